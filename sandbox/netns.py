@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 HOLDER = ("setpriv", "--pdeathsig", "KILL", "unshare", "--net", "sleep", "infinity")
+_WRITE_SYSCTL = 'for pair; do f=/proc/sys/${pair%%=*}; [ ! -e "$f" ] || echo "${pair#*=}" > "$f"; done'
 
 
 class NetworkNamespace:
@@ -61,6 +62,11 @@ class NetworkNamespace:
     def ip(self, *args: str) -> str:
         """Run iproute2's `ip` inside; its output."""
         return self.run("ip", *args).stdout
+
+    def set_sysctl(self, settings: Mapping[str, str | int]) -> None:
+        """Write kernel settings, such as `net/ipv4/ip_forward`; one that this kernel does not have is left out."""
+        pairs = [f"{name}={value}" for name, value in settings.items()]
+        self.run("sh", "-c", _WRITE_SYSCTL, "sysctl", *pairs)
 
     def close(self) -> None:
         """End the holder; the kernel frees the namespace with its last user."""

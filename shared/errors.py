@@ -47,5 +47,9 @@ class ProtectedAddressError(PermanentError):
     """The address is the gateway's own, or the subnet's; it is never taken away."""
 
 
+class MalformedObjectError(ReclaimerError):
+    """An object of the API does not have the shape Kube-OVN gives it; it is reported and skipped."""
+
+
 class WrongClusterError(ReclaimerError):
     """The Redis data belongs to another Kubernetes cluster."""

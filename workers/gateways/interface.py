@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 from typing import Protocol
 
 IPAddress = IPv4Address | IPv6Address
+IPNetwork = IPv4Network | IPv6Network
 
 Fence = Callable[[], None]
 """Called right before the first change of a `carry_out`; raises when the caller may no longer change anything."""
@@ -41,6 +42,16 @@ class Address:
     prefix_length: int
     secondary: bool = False
     scope: str = "global"
+    peer: IPAddress | None = None
+    """The far end of a point-to-point address; its subnet is the peer's."""
+
+    @property
+    def network(self) -> IPNetwork:
+        """The subnet the kernel counts the address to."""
+        return ip_network(f"{self.peer or self.ip}/{self.prefix_length}", strict=False)
+
+    def __str__(self) -> str:
+        return f"{self.ip}/{self.prefix_length} on {self.interface}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +59,10 @@ class Route:
     """One route through an interface, in the words of `ip -j route show table all`."""
 
     destination: str
-    """`default` or a prefix."""
+    """`default` or a prefix, a single host's too (`192.0.2.1/32`)."""
     interface: str
     gateway: str | None = None
+    """The next hop; an IPv4 route may have one of IPv6."""
     source: str | None = None
     protocol: str = "boot"
     scope: str = "global"
@@ -58,6 +70,13 @@ class Route:
     metric: int | None = None
     onlink: bool = False
     family: int = 4
+    unsupported: tuple[str, ...] = ()
+    """What else the kernel says of it (`mtu`, `multipath`, …), which no driver can put back."""
+
+    def __str__(self) -> str:
+        via = f" via {self.gateway}" if self.gateway else ""
+        table = "" if self.table == "main" else f" table {self.table}"
+        return f"{self.destination}{via} dev {self.interface}{table}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +88,8 @@ class Snapshot:
     routes: tuple[Route, ...] = ()
     """Unicast routes of every table that go through a listed interface; the kernel's `local` table left out."""
     promote_secondaries: Mapping[str, bool] = field(default_factory=dict)
-    """By interface the knob's own value, and under `all` the one that overrides it upwards."""
+    """By interface the knob's own value, and under `all`, where the driver can read it, the one that overrides it
+    upwards."""
 
 
 @dataclass(frozen=True, slots=True)

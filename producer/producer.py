@@ -1,0 +1,273 @@
+"""The producer: every EIP that goes becomes work, whatever happens to the API, to Redis or to itself.
+
+List once, then watch from there on; the position is committed with the work that follows from it
+(`shared.inventory`). What can happen, and what then:
+
+- the watch ends or breaks: it is resumed from the last event seen;
+- 410, the API no longer has the events since then: list again, and what is known but not listed is gone;
+- Redis does not answer: go on watching, and commit all of it once Redis does;
+- Redis came back older: publish again what it forgot of ours, then list again. What is held in memory here counts as
+  known, so that an EIP which that Redis never heard of, and which is gone by now, is not lost;
+- a list that would release too much: the brake (`shared.brake`);
+- this process dies: the next one resumes from the committed position.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import socket
+import time
+from collections import OrderedDict
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+from redis.exceptions import RedisError
+
+from producer.stream import EventStream
+from shared.difference import Change, Gone, Seen, difference, gone_from_list
+from shared.errors import MalformedObjectError, TransientError
+from shared.inventory import Inventory, RedisWentBackError
+from shared.kube.api import EIPS, HistoryGoneError, Object
+from shared.kube.objects import read_eip
+from shared.log import get_logger
+
+if TYPE_CHECKING:
+    import threading
+
+    from shared.brake import Brake
+    from shared.difference import Difference
+    from shared.kube.api import KubeApi
+    from shared.models import EIP, Work
+    from shared.settings import Settings
+
+log = get_logger(__name__)
+
+HEARTBEAT_SECONDS = 2.0
+"""How often Redis is asked whether it still knows us, and how late a commit is once Redis answers again."""
+COMMIT_SIZE = 500
+"""Changes per transaction: Redis serves nobody else meanwhile."""
+REMEMBERED_WORKS = 10_000
+"""Work published last, kept to be published again when Redis forgot it."""
+OLDER_HISTORY = "older-history"
+"""What an operator confirms when the API's own history went back."""
+SHORTEST_PAUSE = 0.5
+LONGEST_PAUSE = 30.0
+
+
+class BrakeEngagedError(TransientError):
+    """A list would release more than one list may."""
+
+
+def producer_id() -> str:
+    """A name for this producer that no other has, and that says where it runs."""
+    return f"{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:6]}"
+
+
+class Producer:
+    """One producer; several may run at once."""
+
+    def __init__(self, api: KubeApi, inventory: Inventory, brake: Brake, settings: Settings) -> None:
+        self._api = api
+        self._inventory = inventory
+        self._brake = brake
+        self._settings = settings
+        self._mirror: dict[str, EIP] = {}
+        self._published: OrderedDict[str, Work] = OrderedDict()
+        self._backlog: list[Change] = []
+        self._position: int | None = None
+        """The last event seen; what is in the backlog is not committed yet."""
+        self._started = False
+        self._redis_failed = False
+        self._redis_went_back = False
+
+    def run(self, stop: threading.Event) -> None:
+        """Produce until told to stop.
+
+        Raises:
+            WrongClusterError: this Redis is another cluster's.
+        """
+        pause = SHORTEST_PAUSE
+        while not stop.is_set():
+            began = time.monotonic()
+            try:
+                self._follow_from_here(stop)
+                pause = SHORTEST_PAUSE
+                continue
+            except HistoryGoneError as error:
+                log.warning("events are gone, listing again", reason=str(error))
+                self._position = None
+            except RedisWentBackError as error:
+                log.error("redis came back older, publishing again and listing again", reason=str(error))
+                self._redis_went_back = True
+                continue
+            except BrakeEngagedError:
+                pause = self._settings.brake_recheck
+            except (TransientError, RedisError) as error:
+                log.error("cannot watch now, trying again", reason=str(error))
+            if time.monotonic() - began > LONGEST_PAUSE:
+                pause = SHORTEST_PAUSE
+            stop.wait(pause * random.uniform(0.8, 1.2))  # noqa: S311 - jitter, not a secret
+            pause = min(pause * 2, LONGEST_PAUSE)
+        if self._backlog:
+            self._commit_backlog()
+
+    def _follow_from_here(self, stop: threading.Event) -> None:
+        if not self._started:
+            self._start()
+        if self._redis_went_back:
+            self._recover_from_older_redis()
+        if self._position is None:
+            self._list_again()
+        self._follow(stop)
+
+    def _start(self) -> None:
+        self._inventory.claim_cluster()
+        self._mirror = self._inventory.all()
+        self._position = self._inventory.checkpoint()
+        self._started = True
+        log.info("producer started", known=len(self._mirror), resource_version=self._position)
+
+    def _follow(self, stop: threading.Event) -> None:
+        """Watch until the request ends, committing what comes."""
+        assert self._position is not None
+        batches = self._api.watch(EIPS, self._position, self._settings.watch_timeout)
+        verified = time.monotonic()
+        with EventStream(batches) as stream:
+            while not stop.is_set():
+                batch = stream.next(timeout=HEARTBEAT_SECONDS / 4 if self._backlog else HEARTBEAT_SECONDS)
+                if batch is None:
+                    return
+                self._take_in(batch)
+                if batch or self._backlog or time.monotonic() - verified >= HEARTBEAT_SECONDS:
+                    self._commit_backlog()
+                    verified = time.monotonic()
+
+    def _take_in(self, batch: list[Object]) -> None:
+        for event in batch:
+            obj, kind = event["object"], event["type"]
+            version = _version(obj)
+            if kind != "BOOKMARK":
+                change = _change(obj, gone=kind == "DELETED")
+                if change is not None:
+                    self._backlog.append(change)
+            if version is not None:
+                self._position = version
+
+    def _commit_backlog(self) -> None:
+        """Commit what was seen, or keep it while Redis does not answer."""
+        try:
+            while len(self._backlog) > COMMIT_SIZE:
+                self._commit(self._backlog[:COMMIT_SIZE], None)
+                del self._backlog[:COMMIT_SIZE]
+            self._commit(self._backlog, self._position)
+            self._backlog.clear()
+        except RedisError as error:
+            if not self._redis_failed:
+                log.error("redis does not take commits, keeping them", reason=str(error), waiting=len(self._backlog))
+            self._redis_failed = True
+            return
+        if self._redis_failed:
+            log.info("redis takes commits again")
+        self._redis_failed = False
+
+    def _commit(self, changes: list[Change], position: int | None) -> None:
+        self._remember(self._inventory.commit(changes, position))
+
+    def _remember(self, result: Difference) -> None:
+        for uid in result.forgotten:
+            self._mirror.pop(uid, None)
+        self._mirror.update(result.known)
+        for work in result.works:
+            self._published[work.id] = work
+            log.info("published", work=work.id, kind=work.kind, gateway=work.gateway, eip=work.eip, reason=work.reason)
+        while len(self._published) > REMEMBERED_WORKS:
+            self._published.popitem(last=False)
+
+    def _list_again(self) -> None:
+        """Take the difference between what is known and what the API lists now.
+
+        Raises:
+            BrakeEngagedError: nothing was committed.
+        """
+        items, version = self._api.list_objects(EIPS)
+        checkpoint = self._inventory.checkpoint()
+        if checkpoint is not None and version < checkpoint:
+            self._refuse_older_history(version, checkpoint)
+        changes: list[Change] = [change for item in items if (change := _change(item, gone=False)) is not None]
+        # An object that cannot be read is still there.
+        listed = {_uid(item) for item in items}
+        known = {**self._mirror, **self._inventory.all()}
+        changes += gone_from_list(known.values(), listed, version)
+        self._apply_brake(known, changes)
+        if self._brake.disengage():
+            log.warning("brake disengaged", known=len(known), listed=len(items))
+        for start in range(0, len(changes), COMMIT_SIZE):
+            self._commit(changes[start : start + COMMIT_SIZE], None)
+        self._commit([], version)
+        self._position = version
+        log.info("listed", eips=len(items), resource_version=version)
+
+    def _apply_brake(self, known: dict[str, EIP], changes: list[Change]) -> None:
+        would = difference(known, set(), changes, cluster="dry-run", now=time.time())
+        uids = {str(work.uid) for work in would.works}
+        if self._brake.allows(uids, len(known)):
+            return
+        reason = f"one list would release {len(uids)} of {len(known)} known EIPs"
+        self._brake.engage(reason, uids, len(known))
+        log.error(
+            "brake engaged, nothing is released",
+            reason=reason,
+            then="it is listed again until the API recovers; if the EIPs are truly gone: eip-reclaimer brake release",
+        )
+        raise BrakeEngagedError(reason)
+
+    def _refuse_older_history(self, version: int, checkpoint: int) -> None:
+        """An API whose history went back (etcd restored from a backup) says nothing about what is gone."""
+        reason = f"the API's list is of version {version}, but version {checkpoint} was seen before"
+        if self._brake.confirmed(OLDER_HISTORY):
+            self._inventory.forget_history()
+            self._mirror.clear()
+            log.warning("history forgotten, as an operator confirmed", reason=reason)
+            return
+        self._brake.engage(reason, [OLDER_HISTORY], len(self._mirror))
+        log.error(
+            "brake engaged, nothing is released",
+            reason=reason,
+            then="if etcd was restored from a backup: eip-reclaimer brake release, then audit the gateways",
+        )
+        raise BrakeEngagedError(reason)
+
+    def _recover_from_older_redis(self) -> None:
+        self._inventory.claim_cluster()
+        for work in self._inventory.publish_again(list(self._published.values())):
+            log.warning("published again", work=work.id, gateway=work.gateway, eip=work.eip)
+        self._redis_went_back = False
+        self._position = None
+        self._commit_backlog()
+
+
+def _change(obj: Object, *, gone: bool) -> Change | None:
+    """What an object in a list or an event says; None, after reporting it, when it cannot be read."""
+    try:
+        eip = read_eip(obj)
+    except MalformedObjectError as error:
+        log.error("object cannot be read, skipped", reason=str(error))
+        # Gone is gone: what was known of it before is released.
+        uid = _uid(obj)
+        return Gone(uid, "deleted") if gone and uid else None
+    return Gone(eip.uid, "deleted", eip) if gone else Seen(eip)
+
+
+def _metadata(obj: object) -> Object:
+    metadata = obj.get("metadata") if isinstance(obj, dict) else None
+    return metadata if isinstance(metadata, dict) else {}
+
+
+def _uid(obj: object) -> str:
+    return str(_metadata(obj).get("uid") or "")
+
+
+def _version(obj: object) -> int | None:
+    text = str(_metadata(obj).get("resourceVersion") or "")
+    return int(text) if text.isdigit() else None

@@ -1,0 +1,255 @@
+"""The EIPs we know, and the one transaction that turns what was seen into work.
+
+Inventory, releases, jobs and the watch's position are committed together or not at all, so a crash at any line
+neither loses nor doubles work. The transaction is optimistic: what it decided on is WATCHed, and a second producer
+that was quicker makes it decide again, then mostly on nothing.
+
+Each producer leaves a mark with every commit and expects to find it again. A Redis that does not have it came back
+older than it was (crash, failover): `RedisWentBackError`, and the producer mends that by listing again.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+from redis.exceptions import WatchError
+
+from shared.difference import Difference, Seen, difference
+from shared.errors import ReclaimerError, WrongClusterError
+from shared.models import EIP, Confirmation
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from redis import Redis
+    from redis.client import Pipeline
+
+    from shared.difference import Change
+    from shared.models import Work
+    from shared.queue import WorkQueue
+
+TOMBSTONE_SECONDS = 7 * 86400
+"""No producer lags so far behind that it could still bring a released UID back."""
+
+
+class RedisWentBackError(ReclaimerError):
+    """Redis no longer knows what this producer committed last."""
+
+
+def _nothing(_step: str) -> None:
+    pass
+
+
+class Inventory:
+    """What one producer knows through Redis.
+
+    `at_step` is called with the name of each step of a commit right before it is taken; tests end the process there.
+    """
+
+    def __init__(
+        self, work_queue: WorkQueue, cluster: str, producer: str, at_step: Callable[[str], None] = _nothing
+    ) -> None:
+        self._work_queue = work_queue
+        self._redis = work_queue.redis
+        self._keys = work_queue.keys
+        self._cluster = cluster
+        self._producer = producer
+        self._at_step = at_step
+        self._marks: set[str] = set()
+
+    def claim_cluster(self) -> None:
+        """Tie this Redis data to our cluster, or find that it is tied to another.
+
+        Raises:
+            WrongClusterError: it is another cluster's.
+        """
+        self._redis.set(self._keys.cluster, self._cluster, nx=True)
+        check_cluster(self._redis, self._work_queue, self._cluster)
+
+    def commit(self, changes: Sequence[Change], resource_version: int | None) -> Difference:
+        """Commit changes, the work that follows from them, and the position they bring the watch to.
+
+        Args:
+            changes: in the order they were seen.
+            resource_version: everything up to it is among the changes or was committed before; None leaves the
+                position as it is.
+
+        Raises:
+            RedisWentBackError: nothing was committed.
+            WrongClusterError: nothing was committed.
+        """
+        uids = [change.eip.uid if isinstance(change, Seen) else change.uid for change in changes]
+        while True:
+            with self._redis.pipeline(transaction=True) as pipe:
+                try:
+                    self._at_step("watch")
+                    pipe.watch(self._keys.inventory, self._keys.tombstones, self._keys.cluster)  # type: ignore[no-untyped-call]
+                    self._expect_mark(pipe)
+                    result = difference(
+                        self._known(pipe, uids),
+                        self._released(pipe, uids),
+                        changes,
+                        cluster=self._cluster,
+                        now=time.time(),
+                    )
+                    confirmations = self._confirmations(pipe, result)
+                    position = self._position(pipe, resource_version)
+                    pipe.multi()
+                    self._apply(pipe, result, confirmations)
+                    if position is not None:
+                        pipe.hset(
+                            self._keys.checkpoint, mapping={"resource_version": position, "at": repr(time.time())}
+                        )
+                    mark = self._leave_mark(pipe)
+                    self._at_step("execute")
+                    pipe.execute()
+                except WatchError:
+                    continue
+            self._marks = {mark}
+            self._at_step("committed")
+            return result
+
+    def publish_again(self, works: Iterable[Work]) -> list[Work]:
+        """Publish what an older Redis has no record of; what was published.
+
+        Call this before the first commit after `RedisWentBackError`: only then is that Redis taken as it is.
+        """
+        lost = [work for work in works if not self._redis.exists(self._keys.record(work.id))]
+        with self._redis.pipeline(transaction=True) as pipe:
+            for work in lost:
+                if work.uid and work.kind != "confirmation":
+                    self._entomb(pipe, work.uid)
+                self._work_queue.publish(pipe, work, "published again", why="Redis came back older")
+            pipe.execute()
+        self._marks = set()
+        return lost
+
+    def verify(self) -> None:
+        """See that Redis still knows our last commit, and say that we live.
+
+        Raises:
+            RedisWentBackError: it does not.
+            WrongClusterError: it is another cluster's by now.
+        """
+        self.commit((), None)
+
+    def forget_history(self) -> None:
+        """Forget EIPs, tombstones and position, because the API's own history went back; work stays."""
+        with self._redis.pipeline(transaction=True) as pipe:
+            for eip in self.all().values():
+                for address in eip.addresses:
+                    pipe.srem(self._keys.owners(eip.gateway, address), eip.uid)
+            pipe.delete(self._keys.inventory, self._keys.tombstones, self._keys.checkpoint)
+            pipe.execute()
+
+    def all(self) -> dict[str, EIP]:
+        """Every known EIP by UID."""
+        stored: dict[bytes, bytes] = self._redis.hgetall(self._keys.inventory)  # type: ignore[assignment]
+        return {uid.decode(): EIP.from_json(text) for uid, text in stored.items()}
+
+    def checkpoint(self) -> int | None:
+        """The resourceVersion up to which everything is committed; None before the first list."""
+        stored: bytes | None = self._redis.hget(self._keys.checkpoint, "resource_version")  # type: ignore[assignment]
+        return int(stored) if stored else None
+
+    def _known(self, pipe: Pipeline, uids: list[str]) -> dict[str, EIP]:
+        stored = pipe.hmget(self._keys.inventory, uids) if uids else []
+        return {uid: EIP.from_json(text) for uid, text in zip(uids, stored, strict=True) if text}
+
+    def _released(self, pipe: Pipeline, uids: list[str]) -> set[str]:
+        scores = pipe.zmscore(self._keys.tombstones, uids) if uids else []
+        return {uid for uid, score in zip(uids, scores, strict=True) if score is not None}
+
+    def _confirmations(self, pipe: Pipeline, result: Difference) -> list[Confirmation]:
+        """Work for each EIP that came to own what a worker means to take away, or has taken.
+
+        The intents are WATCHed: one that is recorded after this look makes the transaction look again, and one
+        recorded after the transaction finds the owner in the inventory.
+        """
+        if not result.acquired:
+            return []
+        keys = [self._keys.intent(eip.gateway, address) for eip, address in result.acquired]
+        pipe.watch(*keys)  # type: ignore[no-untyped-call]
+        confirmations: dict[str, tuple[EIP, list[str]]] = {}
+        for (eip, address), intent in zip(result.acquired, pipe.mget(keys), strict=True):
+            if intent:
+                confirmations[eip.uid] = (eip, [*confirmations.get(eip.uid, (eip, []))[1], address])
+        now = time.time()
+        return [
+            Confirmation.model_validate_json(
+                json.dumps(
+                    {
+                        "id": f"confirm-{eip.uid}-{eip.resource_version}",
+                        "cluster": self._cluster,
+                        "gateway": eip.gateway,
+                        "eip": eip.name,
+                        "uid": eip.uid,
+                        "namespace": eip.namespace or None,
+                        "seen_at": now,
+                        "addresses": addresses,
+                        "subnet": eip.subnet or None,
+                    }
+                )
+            )
+            for eip, addresses in confirmations.values()
+        ]
+
+    def _position(self, pipe: Pipeline, resource_version: int | None) -> int | None:
+        """The new checkpoint; None where a producer that is ahead has set a later one."""
+        if resource_version is None:
+            return None
+        stored = pipe.hget(self._keys.checkpoint, "resource_version")
+        return None if stored and int(stored) >= resource_version else resource_version
+
+    def _apply(self, pipe: Pipeline, result: Difference, confirmations: list[Confirmation]) -> None:
+        for uid, before in {**result.replaced, **result.forgotten}.items():
+            for address in before.addresses:
+                pipe.srem(self._keys.owners(before.gateway, address), uid)
+        for uid in result.forgotten:
+            pipe.hdel(self._keys.inventory, uid)
+            self._entomb(pipe, uid)
+        for uid, eip in result.known.items():
+            pipe.hset(self._keys.inventory, uid, eip.to_json())
+            for address in eip.addresses:
+                pipe.sadd(self._keys.owners(eip.gateway, address), uid)
+        for work in (*result.works, *confirmations):
+            self._work_queue.publish(pipe, work, "published", producer=self._producer)
+
+    def _entomb(self, pipe: Pipeline, uid: str) -> None:
+        now = time.time()
+        pipe.zadd(self._keys.tombstones, {uid: now})
+        pipe.zremrangebyscore(self._keys.tombstones, "-inf", now - TOMBSTONE_SECONDS)
+
+    def _expect_mark(self, pipe: Pipeline) -> None:
+        check_cluster(pipe, self._work_queue, self._cluster)
+        if self._marks:
+            stored = pipe.hget(self._keys.producers, self._producer)
+            if stored is None or json.loads(stored)["mark"] not in self._marks:
+                raise RedisWentBackError("Redis does not know the last commit of this producer: it came back older")
+
+    def _leave_mark(self, pipe: Pipeline) -> str:
+        mark = uuid4().hex
+        pipe.hset(self._keys.producers, self._producer, json.dumps({"mark": mark, "at": time.time()}))
+        # Until the answer is here, either may be the one that Redis holds.
+        self._marks.add(mark)
+        return mark
+
+
+def check_cluster(redis: Redis | Pipeline, work_queue: WorkQueue, cluster: str) -> None:
+    """See that the data in Redis is about this cluster, or about none yet.
+
+    Raises:
+        WrongClusterError: it is about another; nothing may be done with it.
+    """
+    stored: bytes | None = redis.get(work_queue.keys.cluster)  # type: ignore[assignment]
+    if stored is None or stored.decode() == cluster:
+        return
+    raise WrongClusterError(
+        f"this Redis holds the data of another cluster (kube-system has the UID {stored.decode()} there, {cluster} "
+        "here). Nothing was done. Point EIP_RECLAIMER_REDIS_URL at this cluster's own server or database, or give this "
+        "cluster its own EIP_RECLAIMER_KEY_PREFIX and EIP_RECLAIMER_QUEUE; if the cluster was rebuilt and the old data "
+        f"is worthless, delete the keys {work_queue.keys.prefix}:* first."
+    )

@@ -1,0 +1,93 @@
+"""Every Redis key of ours, built in this one place. RQ's own keys begin with `rq:`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """Key names under one prefix."""
+
+    prefix: str
+
+    @property
+    def cluster(self) -> str:
+        """String: UID of the cluster this data is about."""
+        return f"{self.prefix}:cluster"
+
+    @property
+    def inventory(self) -> str:
+        """Hash: EIP UID → EIP as JSON."""
+        return f"{self.prefix}:inventory"
+
+    @property
+    def tombstones(self) -> str:
+        """Sorted set: UID of a released EIP, by the time of its release."""
+        return f"{self.prefix}:tombstones"
+
+    @property
+    def checkpoint(self) -> str:
+        """Hash: `resource_version` up to which everything is committed, `at`."""
+        return f"{self.prefix}:checkpoint"
+
+    @property
+    def producers(self) -> str:
+        """Hash: producer id → JSON with its last commit."""
+        return f"{self.prefix}:producers"
+
+    @property
+    def brake(self) -> str:
+        """String: JSON saying why the brake is engaged; absent when it is not."""
+        return f"{self.prefix}:brake"
+
+    @property
+    def brake_held(self) -> str:
+        """Set: UIDs whose release the brake holds back."""
+        return f"{self.prefix}:brake:held"
+
+    @property
+    def brake_confirmed(self) -> str:
+        """Set: UIDs whose release an operator confirmed."""
+        return f"{self.prefix}:brake:confirmed"
+
+    @property
+    def pending_gateways(self) -> str:
+        """Set: gateways that have pending work."""
+        return f"{self.prefix}:pending"
+
+    def owners(self, gateway: str, address: str) -> str:
+        """Set: UIDs of the known EIPs that own the pair."""
+        return f"{self.prefix}:owners:{gateway}:{address}"
+
+    def pending(self, gateway: str) -> str:
+        """Hash: work id → work as JSON, for whoever holds the gateway's lock."""
+        return f"{self.prefix}:pending:{gateway}"
+
+    def pending_generation(self, gateway: str) -> str:
+        """Counter: raised with every addition to the gateway's pending work."""
+        return f"{self.prefix}:generation:{gateway}"
+
+    def lock(self, gateway: str) -> str:
+        """String: token of the worker that holds the gateway."""
+        return f"{self.prefix}:lock:{gateway}"
+
+    def hold(self, gateway: str) -> str:
+        """String: since when the gateway's releases wait for an EIP without address."""
+        return f"{self.prefix}:hold:{gateway}"
+
+    def intent(self, gateway: str, address: str) -> str:
+        """String: JSON about the worker that means to take the address away, or has."""
+        return f"{self.prefix}:intent:{gateway}:{address}"
+
+    def record(self, work_id: str) -> str:
+        """Hash: what is known of one piece of work; `payload`, `outcome` once it has one, …."""
+        return f"{self.prefix}:record:{work_id}"
+
+    def trace(self, work_id: str) -> str:
+        """List: JSON lines, the life of one piece of work."""
+        return f"{self.prefix}:trace:{work_id}"
+
+    def index(self, term: str) -> str:
+        """Sorted set: work ids by time, for an EIP's name, UID or address."""
+        return f"{self.prefix}:index:{term}"

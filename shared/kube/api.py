@@ -1,0 +1,224 @@
+"""Requests to the Kubernetes API over the official client: credentials, paging, watching, errors that say what to do.
+
+Objects stay the plain dicts that the API sent. The client's own watch and informer are not used, because a watch
+that must lose nothing has to see every line, bookmarks and 410 included, in the order it came (kube-ovn-facts, §5).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from kubernetes import client, config
+from urllib3.exceptions import HTTPError as TransportError
+
+from shared.errors import ApiUnavailableError, TransientError
+
+if TYPE_CHECKING:
+    from shared.settings import Settings
+
+Object = dict[str, Any]
+
+KUBE_OVN = "/apis/kubeovn.io/v1"
+EIPS = f"{KUBE_OVN}/iptables-eips"
+GATEWAYS = f"{KUBE_OVN}/vpc-nat-gateways"
+SUBNETS = f"{KUBE_OVN}/subnets"
+IPS = f"{KUBE_OVN}/ips"
+
+
+class HistoryGoneError(TransientError):
+    """410: the API no longer has what came after that resourceVersion; list again."""
+
+
+class KubeApi:
+    """One API server, with the credentials of the settings. Safe across threads for requests."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Find the credentials.
+
+        Raises:
+            ApiUnavailableError: there is no usable kubeconfig and no ServiceAccount.
+        """
+        self._timeout = settings.api_timeout
+        self._page_size = settings.list_page_size
+        self.client = _client(settings)
+
+    def cluster_uid(self) -> str:
+        """UID of the namespace `kube-system`, which tells clusters apart."""
+        namespace = self.get("/api/v1/namespaces/kube-system")
+        if namespace is None:
+            raise ApiUnavailableError("the API has no namespace kube-system: is this a Kubernetes API?")
+        return str(namespace["metadata"]["uid"])
+
+    def get(self, path: str) -> Object | None:
+        """One object; None where there is none."""
+        response = self._request(path, {})
+        if response.status == 404:
+            body = response.read()
+            if _status(body).get("kind") != "Status" or _status(body).get("details", {}).get("name") is None:
+                raise ApiUnavailableError(_complaint(path, 404, body))
+            return None
+        return self._object(path, response)
+
+    def list_objects(self, path: str, **query: str) -> tuple[list[Object], int]:
+        """All objects, read page by page, and the resourceVersion they were true at.
+
+        Raises:
+            HistoryGoneError: the list took longer than the API keeps its pages; ask again.
+        """
+        items: list[Object] = []
+        page = self._page(path, {"limit": str(self._page_size), **query})
+        while True:
+            items += page.get("items") or []
+            token = page["metadata"].get("continue")
+            if not token:
+                return items, int(page["metadata"]["resourceVersion"])
+            page = self._page(path, {"limit": str(self._page_size), **query, "continue": token})
+
+    def watch(self, path: str, resource_version: int, timeout: float) -> Iterator[list[Object]]:
+        """Events after a resourceVersion, in order, as batches of what arrived together; ends with the request.
+
+        Args:
+            path: the collection.
+            resource_version: everything up to it is known already.
+            timeout: seconds after which the API ends the request.
+
+        Raises:
+            HistoryGoneError: the API no longer has all events since then.
+            ApiUnavailableError: the API refused, or the connection broke; what was yielded before is complete.
+        """
+        query = {
+            "watch": "true",
+            "resourceVersion": str(resource_version),
+            "allowWatchBookmarks": "true",
+            "timeoutSeconds": str(max(1, int(timeout))),
+        }
+        # Past the server's own timeout nothing more comes; a connection that died without a word is noticed then.
+        response = self._request(path, query, read_timeout=timeout + self._timeout)
+        if response.status != 200:
+            self._object(path, response)
+        rest = b""
+        try:
+            for chunk in response.stream(amt=1 << 16):
+                *lines, rest = (rest + chunk).split(b"\n")
+                events = [_event(path, line) for line in lines if line.strip()]
+                if events:
+                    yield events
+        except (TransportError, OSError) as error:
+            raise ApiUnavailableError(f"the watch of {path} broke off: {error}. It is resumed.") from error
+        finally:
+            # A response that was not read to its end cannot be reused.
+            response.close()
+
+    def create(self, path: str, body: Object) -> Object:
+        """Create an object in a collection."""
+        return self._object(path, self._request(path, {}, method="POST", body=body))
+
+    def _page(self, path: str, query: Mapping[str, str]) -> Object:
+        page = self._object(path, self._request(path, query))
+        metadata = page.get("metadata")
+        if not isinstance(metadata, dict) or not str(metadata.get("resourceVersion", "")).isdigit():
+            raise ApiUnavailableError(f"the API's list of {path} has no resourceVersion: is this a Kubernetes API?")
+        return page
+
+    def _request(
+        self,
+        path: str,
+        query: Mapping[str, str],
+        *,
+        method: str = "GET",
+        body: Object | None = None,
+        read_timeout: float | None = None,
+    ) -> Any:
+        request = self.client.param_serialize(
+            method=method,
+            resource_path=path,
+            query_params=list(query.items()),
+            header_params={"Accept": "application/json", "Content-Type": "application/json"},
+            body=body,
+            auth_settings=["BearerToken"],
+        )
+        try:
+            response = self.client.call_api(*request, _request_timeout=(self._timeout, read_timeout or self._timeout))
+        except client.ApiException as error:
+            raise ApiUnavailableError(_complaint(path, error.status or 0, (error.body or "").encode())) from error
+        except (TransportError, OSError) as error:
+            raise ApiUnavailableError(
+                f"the Kubernetes API at {self.client.configuration.host} cannot be reached: {error}. "
+                "Check the address in the kubeconfig and the network."
+            ) from error
+        return getattr(response, "response", response)
+
+    def _object(self, path: str, response: Any) -> Object:
+        try:
+            body = response.read()
+        except (TransportError, OSError) as error:
+            raise ApiUnavailableError(f"the API's answer about {path} broke off: {error}") from error
+        if response.status == 410:
+            raise HistoryGoneError(f"the API no longer has that version of {path}")
+        if response.status >= 300:
+            raise ApiUnavailableError(_complaint(path, response.status, body))
+        try:
+            answer = json.loads(body)
+        except ValueError as error:
+            raise ApiUnavailableError(f"the API's answer about {path} is not JSON: {body[:80]!r}") from error
+        if not isinstance(answer, dict):
+            raise ApiUnavailableError(f"the API's answer about {path} is not an object")
+        return answer
+
+
+def _client(settings: Settings) -> client.ApiClient:
+    configuration = client.Configuration()
+    try:
+        if settings.kubeconfig is not None or settings.kube_context is not None:
+            config.load_kube_config(
+                config_file=str(settings.kubeconfig) if settings.kubeconfig else None,
+                context=settings.kube_context,
+                client_configuration=configuration,
+            )
+        else:
+            config.load_config(client_configuration=configuration)
+    except (config.ConfigException, OSError, ValueError, KeyError, TypeError) as error:
+        raise ApiUnavailableError(
+            f"no usable access to a Kubernetes API: {error}. Set EIP_RECLAIMER_KUBECONFIG to a kubeconfig file, "
+            "or run in a pod with a ServiceAccount."
+        ) from error
+    # Retries are decided by whoever asks, who knows what may be repeated.
+    configuration.retries = False
+    return client.ApiClient(configuration)
+
+
+def _event(path: str, line: bytes) -> Object:
+    try:
+        event = json.loads(line)
+        kind, payload = event["type"], event["object"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ApiUnavailableError(f"the watch of {path} sent a line that is no event: {line[:80]!r}") from error
+    if kind == "ERROR":
+        if isinstance(payload, dict) and payload.get("code") == 410:
+            raise HistoryGoneError(f"the API no longer has the events of {path} since then")
+        raise ApiUnavailableError(_complaint(path, payload.get("code", 0), json.dumps(payload).encode()))
+    return {"type": kind, "object": payload}
+
+
+def _status(body: bytes) -> Object:
+    try:
+        status = json.loads(body)
+    except ValueError:
+        return {}
+    return status if isinstance(status, dict) else {}
+
+
+_ADVICE = {
+    401: "The token is not accepted: renew the credentials in the kubeconfig or the ServiceAccount's token.",
+    403: "Grant the verb in the role bound to this user or ServiceAccount.",
+    404: "Are Kube-OVN's CustomResourceDefinitions installed here?",
+    429: "The API server asks for fewer requests; this is tried again later.",
+}
+
+
+def _complaint(path: str, code: int, body: bytes) -> str:
+    message = _status(body).get("message") or body[:200].decode(errors="replace").strip()
+    advice = _ADVICE.get(code, "This is tried again later.")
+    return f"the Kubernetes API answered {code} about {path}: {message or 'no reason given'}. {advice}"

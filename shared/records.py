@@ -1,0 +1,98 @@
+"""What is known of each piece of work: its payload, its outcome, and its life as a list of events.
+
+A record outlives the job and the EIP, so that "what became of that address" has an answer long after. Writers pass
+a pipeline, so that a record changes in the same transaction as what it tells of.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING, Any
+
+from shared.models import Outcome, Work, parse_work, work_to_dict
+
+if TYPE_CHECKING:
+    from redis import Redis
+    from redis.client import Pipeline
+
+    from shared.keys import Keys
+
+TRACE_LIMIT = 200
+"""Events kept of one piece of work; a job that is retried for days does not grow without bound."""
+
+UNFINISHED_DAYS = 365
+"""Records of work without an outcome live as long as RQ keeps failed jobs."""
+
+
+class Records:
+    """Reads and writes records."""
+
+    def __init__(self, redis: Redis, keys: Keys, history_days: float) -> None:
+        self._redis = redis
+        self._keys = keys
+        self._finished_seconds = int(history_days * 86400)
+        self._unfinished_seconds = UNFINISHED_DAYS * 86400
+
+    def open(self, pipe: Pipeline, work: Work, event: str, **details: Any) -> None:
+        """Start the record of work that is being published, or continue it when it is published again."""
+        key = self._keys.record(work.id)
+        pipe.hset(key, mapping={"payload": json.dumps(work_to_dict(work)), "gateway": work.gateway})
+        pipe.hsetnx(key, "published_at", repr(time.time()))
+        pipe.expire(key, self._unfinished_seconds)
+        for term in index_terms(work):
+            pipe.zadd(self._keys.index(term), {work.id: work.seen_at})
+            pipe.expire(self._keys.index(term), self._unfinished_seconds)
+        self.trace(pipe, work.id, event, **details)
+
+    def trace(self, pipe: Pipeline, work_id: str, event: str, **details: Any) -> None:
+        """Append one event to the life of a piece of work."""
+        key = self._keys.trace(work_id)
+        pipe.rpush(key, json.dumps({"at": time.time(), "event": event, **details}))
+        pipe.ltrim(key, -TRACE_LIMIT, -1)
+        pipe.expire(key, self._unfinished_seconds)
+
+    def close(self, pipe: Pipeline, work: Work, outcome: Outcome, **details: Any) -> None:
+        """Record how the work ended; its history expires from now on."""
+        key = self._keys.record(work.id)
+        pipe.hset(key, mapping={"outcome": outcome.value, "done_at": repr(time.time())})
+        self.trace(pipe, work.id, "outcome", outcome=outcome.value, **details)
+        for expiring in (key, self._keys.trace(work.id), *map(self._keys.index, index_terms(work))):
+            pipe.expire(expiring, self._finished_seconds)
+
+    def note(self, pipe: Pipeline, work_id: str, field: str, value: str) -> None:
+        """Remember something about unfinished work, for whoever works on it next."""
+        pipe.hset(self._keys.record(work_id), field, value)
+
+    def fields(self, work_id: str) -> dict[str, str]:
+        """What is known of a piece of work; empty when nothing is."""
+        stored: dict[bytes, bytes] = self._redis.hgetall(self._keys.record(work_id))  # type: ignore[assignment]
+        return {field.decode(): value.decode() for field, value in stored.items()}
+
+    def outcome(self, work_id: str) -> Outcome | None:
+        """How the work ended, if it has."""
+        stored: bytes | None = self._redis.hget(self._keys.record(work_id), "outcome")  # type: ignore[assignment]
+        return Outcome(stored.decode()) if stored else None
+
+    def work(self, work_id: str) -> Work | None:
+        """The work itself, as it was published."""
+        stored: bytes | None = self._redis.hget(self._keys.record(work_id), "payload")  # type: ignore[assignment]
+        return parse_work(stored) if stored else None
+
+    def events(self, work_id: str) -> list[dict[str, Any]]:
+        """The life of a piece of work, oldest first; each with `at` (seconds since the epoch) and `event`."""
+        lines: list[bytes] = self._redis.lrange(self._keys.trace(work_id), 0, -1)  # type: ignore[assignment]
+        return [json.loads(line) for line in lines]
+
+    def find(self, term: str) -> list[str]:
+        """Ids of the work about an EIP's name, UID or address, oldest first; a work id finds itself."""
+        found: list[bytes] = self._redis.zrange(self._keys.index(term), 0, -1)  # type: ignore[assignment]
+        if not found and self._redis.exists(self._keys.record(term)):
+            return [term]
+        return [work_id.decode() for work_id in found]
+
+
+def index_terms(work: Work) -> list[str]:
+    """What a person would look the work up by."""
+    addresses = () if work.kind == "audit" else work.addresses
+    return [term for term in (work.eip, work.uid, *map(str, addresses)) if term]

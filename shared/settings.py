@@ -1,0 +1,137 @@
+"""The settings every command shares: one typed class, read from `EIP_RECLAIMER_*`, overridden by flags.
+
+Every default is safe on a real cluster. Durations are seconds.
+"""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from shared.errors import InvalidPayloadError
+
+Network = IPv4Network | IPv6Network
+Seconds = Annotated[float, Field(gt=0)]
+
+
+class Settings(BaseSettings):
+    """Everything an operator can set; the variable's name is `EIP_RECLAIMER_` and the field's name in capitals."""
+
+    model_config = SettingsConfigDict(env_prefix="EIP_RECLAIMER_", extra="ignore", frozen=True)
+
+    redis_url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
+    """redis://, rediss:// or unix:// with user, password and database number where needed."""
+    queue: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")] = "eip-reclaimer"
+    """RQ queue of the jobs; a node's own queue is `<queue>@<node>`."""
+    key_prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")] = "eip-reclaimer"
+    """Prefix of every Redis key that is not RQ's."""
+
+    kubeconfig: Path | None = None
+    """Kubeconfig file; without it the pod's ServiceAccount, then the usual kubeconfig."""
+    kube_context: str | None = None
+    """Context of the kubeconfig; without it the current one."""
+    api_timeout: Seconds = 15
+    """How long one answer of the Kubernetes API may take."""
+    list_page_size: Annotated[int, Field(ge=1, le=5000)] = 500
+    """Objects per page of a list."""
+    watch_timeout: Seconds = 240
+    """How long one watch request runs before the API server ends it."""
+
+    gateway_namespace: str = "kube-system"
+    """Where gateway pods live when neither the EIP nor the gateway object names a namespace."""
+    gateway_pod_prefix: str = "vpc-nat-gw"
+    """What Kube-OVN puts before the gateway's name in the pods' `app` label."""
+    gateway_container: str = "vpc-nat-gw"
+    """The container of the gateway pod that commands run in."""
+    external_subnet: str = "ovn-vpc-external-network"
+    """The subnet of an EIP that names none (Kube-OVN's own default)."""
+    vpc_interface: str = "eth0"
+    """The gateway's VPC side; its addresses are never touched."""
+    protected_addresses: Annotated[tuple[Network, ...], NoDecode] = ()
+    """Addresses or prefixes, separated by commas, that are never taken away."""
+
+    driver: Literal["exec", "netlink"] = "exec"
+    """How workers enter gateways: `exec` over the API, `netlink` on the gateway's own node."""
+    node_name: str | None = None
+    """The node this worker runs on; needed by `netlink`."""
+    netns_dir: Path | None = None
+    """`netlink`: a directory with a namespace per pod UID, in place of looking the pod up in /proc."""
+    exec_timeout: Seconds = 15
+    """`exec`: how long a gateway may take to answer."""
+
+    brake_minimum: Annotated[int, Field(ge=0)] = 10
+    """One list may always release this many EIPs."""
+    brake_percent: Annotated[float, Field(ge=0, le=100)] = 20
+    """One list may release this share of the known EIPs, where that is more than the minimum."""
+    brake_recheck: Seconds = 15
+    """How often the API is listed again while the brake is engaged."""
+
+    look_again_after: Annotated[tuple[Seconds, ...], NoDecode] = (10, 60)
+    """When the release of an EIP that was never ready is looked at again, counted from its deletion."""
+    hold_limit: Seconds = 30
+    """How long a gateway's releases wait for an EIP of it that has no address yet."""
+    intent_lifetime: Seconds = 3600
+    """How long an address that was taken away is remembered, so that a late owner gets it back."""
+    audit_pause: Seconds = 2
+    """An address is a leak only when seen unowned twice, this far apart."""
+
+    lock_lifetime: Annotated[float, Field(ge=2)] = 30
+    """A gateway's lock frees itself after this."""
+    busy_pause: Seconds = 1
+    """How soon a job is tried again whose gateway another worker holds, or that waits for an EIP's address."""
+    retry_attempts: Annotated[int, Field(ge=1)] = 8
+    """How often a job is tried in all when errors are transient."""
+    retry_base: Seconds = 2
+    """The first pause before a retry; every further one is twice as long, with jitter."""
+    retry_ceiling: Seconds = 300
+    """No pause before a retry is longer."""
+    job_timeout: Annotated[int, Field(ge=5)] = 40
+    """No run of a job takes longer; a killed worker's job is taken over soon after."""
+    history_days: Annotated[float, Field(gt=0)] = 7
+    """How long the record of a finished release is kept; failed ones are kept for a year, or until replayed."""
+
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["auto", "console", "json"] = "auto"
+    """`auto` is readable on a terminal and JSON elsewhere."""
+
+    @field_validator("protected_addresses", mode="before")
+    @classmethod
+    def _networks(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return tuple(ip_network(part.strip(), strict=False) for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("look_again_after", mode="before")
+    @classmethod
+    def _ascending_seconds(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            value = tuple(float(part) for part in value.split(",") if part.strip())
+        return tuple(sorted(value))
+
+    @field_validator("kubeconfig", "netns_dir", "kube_context", "node_name", mode="before")
+    @classmethod
+    def _empty_is_unset(cls, value: Any) -> Any:
+        return None if value == "" else value
+
+    def protects(self, address: IPv4Address | IPv6Address) -> bool:
+        """Whether the operator listed this address as never to be touched."""
+        return any(address in network for network in self.protected_addresses if network.version == address.version)
+
+
+def load_settings(**flags: Any) -> Settings:
+    """The settings from the environment, overridden by the flags that are not None.
+
+    Raises:
+        InvalidPayloadError: a variable or flag has no valid value; the message names each.
+    """
+    try:
+        return Settings(**{name: value for name, value in flags.items() if value is not None})
+    except ValidationError as error:
+        problems = "; ".join(
+            f"EIP_RECLAIMER_{str(problem['loc'][0]).upper()}: {problem['msg']}" for problem in error.errors()
+        )
+        raise InvalidPayloadError(f"settings are not valid: {problems}") from None

@@ -1,0 +1,152 @@
+# Runs inside the gateway's container as `bash -c <this> gateway <seconds>` and obeys lines on standard input:
+#
+#   read                       -> three lines of JSON (addresses, IPv4 routes, IPv6 routes), `knob IF 0|1` lines, `done`
+#   <step> ... go N            -> the N steps before it are carried out in order -> `done`, or `error <text>` at the first
+#                                 that fails; nothing is done when one of them is not of the shape below
+#   bye                        -> the end
+#
+# It decides nothing. It never waits for the end of its input, which pods/exec cannot signal: after <seconds> without a
+# line it ends, so that a worker that fell asleep finds nobody to act for it. Whatever ends it, a promote_secondaries
+# that was set and not set back is set back.
+#
+# Needs bash 4 and iproute2 5.2 or newer (`ip -N`). Comments and indentation are not sent.
+export LC_ALL=C
+set -f
+wait=$1
+conf=/proc/sys/net/ipv4/conf
+steps=()
+declare -A former=()
+name='[A-Za-z0-9_][A-Za-z0-9_.:-]*'
+ip='[0-9A-Fa-f.:]+'
+net="$ip/[0-9]+"
+shape="^(promote $name [01]|del $name $net( $ip)?|add $name $net"
+shape+="|route [46] (default|$net) $name ($ip|-) ($ip|-) [0-9]+ [0-9]+ [0-9]+ ([0-9]+|-) (onlink|-))$"
+
+restore() {
+  local i
+  for i in "${!former[@]}"; do
+    echo "${former[$i]}" >"$conf/$i/promote_secondaries"
+  done 2>/dev/null
+}
+trap restore EXIT
+trap 'exit 1' HUP INT TERM PIPE
+
+fail() {
+  text="$*"
+  echo "error ${text//$'\n'/; }"
+}
+
+show() {
+  local out
+  if out=$(ip -N -j "$@" 2>/dev/null </dev/null); then
+    echo "${out//$'\n'/ }"
+  else
+    fail "ip -N -j $*: $(ip -N -j "$@" 2>&1 >/dev/null </dev/null)"
+    return 1
+  fi
+}
+
+look() {
+  local f value
+  show addr show || return
+  show -4 route show table all type unicast || return
+  if [[ -e /proc/self/net/if_inet6 ]]; then
+    show -6 route show table all type unicast || return
+  else
+    echo '[]'
+  fi
+  set +f
+  for f in "$conf"/*/promote_secondaries; do
+    f=${f%/*}
+    read -r value <"$f/promote_secondaries" && echo "knob ${f##*/} $value"
+  done 2>/dev/null
+  set -f
+  echo done
+}
+
+# `ip` with the rest of the arguments; what it says when the work is done already is no failure.
+run() {
+  local already=$1 out
+  shift
+  out=$(ip "$@" 2>&1 </dev/null) && return
+  [[ ${out,,} =~ $already ]] && return
+  fail "ip $*: $out"
+  return 1
+}
+
+# The deletions gathered so far by one process; when that fails, one by one to find out which.
+delete() {
+  local line
+  ((${#doomed[@]})) || return 0
+  if ! printf '%s\n' "${doomed[@]}" | ip -batch - >/dev/null 2>&1; then
+    for line in "${doomed[@]}"; do
+      run 'cannot assign requested address|address not found' $line || return
+    done
+  fi
+  doomed=()
+}
+
+promote() {
+  local file=$conf/$1/promote_secondaries value
+  if ! { read -r value <"$file"; } 2>/dev/null; then
+    fail "$file cannot be read"
+    return 1
+  fi
+  [[ ${former[$1]} ]] || former[$1]=$value
+  if ! { echo "$2" >"$file"; } 2>/dev/null; then
+    fail "$file cannot be written"
+    return 1
+  fi
+  if [[ ${former[$1]} == "$2" ]]; then unset "former[$1]"; fi
+}
+
+route() {
+  local words=("-$1" route add "$2" dev "$3" proto "$6" table "$8")
+  if [[ $4 == *:* && $1 == 4 ]]; then words+=(via inet6 "$4"); elif [[ $4 != - ]]; then words+=(via "$4"); fi
+  [[ $5 == - ]] || words+=(src "$5")
+  [[ $1 == 6 ]] || words+=(scope "$7")
+  [[ $9 == - ]] || words+=(metric "$9")
+  [[ ${10} == - ]] || words+=(onlink)
+  run 'file exists' "${words[@]}"
+}
+
+act() {
+  local line doomed=()
+  if ((${#steps[@]} != $1)); then
+    fail "${#steps[@]} steps arrived of $1"
+    return
+  fi
+  for line in "${steps[@]}"; do
+    if ! [[ $line =~ $shape ]]; then
+      fail "not a step: $line"
+      return
+    fi
+  done
+  for line in "${steps[@]}"; do
+    set -- $line
+    if [[ $1 == del ]]; then
+      if [[ $4 ]]; then doomed+=("addr del ${3%/*} peer $4/${3#*/} dev $2"); else doomed+=("addr del $3 dev $2"); fi
+      continue
+    fi
+    delete || return
+    case $1 in
+      promote) promote "$2" "$3" ;;
+      add) run 'file exists|address already assigned' addr add "$3" dev "$2" ;;
+      route) shift; route "$@" ;;
+    esac || return
+  done
+  delete || return
+  echo done
+}
+
+while IFS= read -r -t "$wait" line; do
+  case $line in
+    read) look ;;
+    go\ *)
+      if [[ ${line#go } =~ ^[0-9]+$ ]]; then act "${line#go }"; else fail "not a count: $line"; fi
+      steps=()
+      ;;
+    bye) exit 0 ;;
+    *) steps+=("$line") ;;
+  esac
+done

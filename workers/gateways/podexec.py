@@ -1,0 +1,213 @@
+"""One command in a container over the API's `pods/exec`, with a deadline on every wait.
+
+Speaks `v4.channel.k8s.io`, which every Kubernetes knows: a binary frame is one byte for the channel and its bytes.
+`kubernetes.stream` is not used, because it waits for ever for a connection, a handshake or the rest of a frame, and
+replaces methods of the `ApiClient` while it connects; the client's address, certificates and credentials are.
+"""
+
+from __future__ import annotations
+
+import json
+import ssl
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urlencode, urlsplit
+
+import certifi
+import websocket
+
+from shared.errors import GatewayUnreachableError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from kubernetes.client import ApiClient
+
+    from workers.gateways.interface import GatewayPod
+
+SUBPROTOCOL = "v4.channel.k8s.io"
+STDIN, STDOUT, STDERR, STATUS = 0, 1, 2, 3
+MAX_OUTPUT = 16 * 1024 * 1024
+"""Bytes one command may say before it is taken for broken; 1000 addresses are some 200 kB."""
+
+
+class PodExec:
+    """A running command: lines out of its standard output, text into its standard input.
+
+    Every wait is at most `timeout` seconds. Every method raises `GatewayUnreachableError`.
+    """
+
+    def __init__(self, api: ApiClient, pod: GatewayPod, argv: Sequence[str], timeout: float) -> None:
+        self._pod = pod
+        self._timeout = timeout
+        self._output = bytearray()
+        self._received = 0
+        self._complaint = bytearray()
+        self._status: bytes | None = None
+        try:
+            self._socket = _connect(api, pod, argv, timeout)
+        except websocket.WebSocketBadStatusException as error:
+            raise GatewayUnreachableError(_refusal(error, pod)) from error
+        except (websocket.WebSocketException, OSError, ValueError) as error:
+            raise GatewayUnreachableError(
+                f"no exec into pod {self._where} could be started: {error}; is the Kubernetes API reachable from here?"
+            ) from error
+
+    def send(self, text: str) -> None:
+        """Write to the command's standard input."""
+        try:
+            self._socket.settimeout(self._timeout)
+            self._socket.send_binary(bytes([STDIN]) + text.encode())
+        except (websocket.WebSocketException, OSError) as error:
+            raise self._broken(error) from error
+
+    def lines(self, last: Sequence[str]) -> list[str]:
+        """Lines of the command's standard output up to one whose first word is in `last`, that one included."""
+        deadline = time.monotonic() + self._timeout
+        found: list[str] = []
+        while True:
+            while (end := self._output.find(b"\n")) >= 0:
+                line = self._output[:end].decode("utf-8", "replace")
+                del self._output[: end + 1]
+                found.append(line)
+                if line.split(" ", 1)[0] in last:
+                    return found
+            self._receive(deadline)
+
+    def close(self) -> None:
+        """Hang up without waiting for the command."""
+        try:
+            self._socket.close(timeout=0)
+        except (websocket.WebSocketException, OSError):
+            self._socket.shutdown()  # type: ignore[no-untyped-call]
+
+    @property
+    def _where(self) -> str:
+        return f"{self._pod.namespace}/{self._pod.name}"
+
+    def _receive(self, deadline: float) -> None:
+        if self._status is not None:
+            raise self._ended()
+        try:
+            self._socket.settimeout(max(deadline - time.monotonic(), 0.001))
+            code, data = self._socket.recv_data()
+        except websocket.WebSocketTimeoutException as error:
+            self.close()  # the answer may still come, and is not to be taken for that to the next question
+            raise GatewayUnreachableError(
+                f"pod {self._where} did not answer within {self._timeout:g} s: its node may be overloaded or cut off; "
+                "the job is retried"
+            ) from error
+        except (websocket.WebSocketException, OSError) as error:
+            raise self._broken(error) from error
+        if code == websocket.ABNF.OPCODE_CLOSE or not data:
+            if code == websocket.ABNF.OPCODE_CLOSE:
+                raise self._ended()
+            return
+        channel, rest = data[0], data[1:]
+        self._received += len(rest)
+        if self._received > MAX_OUTPUT:
+            raise GatewayUnreachableError(
+                f"pod {self._where} answered more than {MAX_OUTPUT} bytes: look what `ip` and `bash` are there"
+            )
+        if channel == STDOUT:
+            self._output += rest
+        elif channel == STDERR:
+            self._complaint += rest
+        elif channel == STATUS:
+            self._status = bytes(rest)
+
+    def _broken(self, error: Exception) -> GatewayUnreachableError:
+        return GatewayUnreachableError(
+            f"the connection to pod {self._where} broke ({error}): "
+            "what was done is looked at again when the job is retried"
+        )
+
+    def _ended(self) -> GatewayUnreachableError:
+        """The command is over before it answered: say why, as far as the status tells."""
+        try:
+            status = json.loads(self._status or b"{}")
+            said = str(status.get("message", "")) if isinstance(status, dict) else ""
+        except ValueError:
+            said = ""
+        complaint = self._complaint.decode("utf-8", "replace").strip()
+        reason = "; ".join(part for part in (said, complaint) if part) or "without a word"
+        hint = (
+            ": the container needs bash and iproute2, as Kube-OVN's gateway image has them"
+            if "not found" in reason or "no such file" in reason.lower()
+            else ": the pod may have been restarted; the job is retried"
+        )
+        return GatewayUnreachableError(f"the command in pod {self._where} ended ({reason[:500]}){hint}")
+
+
+def _connect(api: ApiClient, pod: GatewayPod, argv: Sequence[str], timeout: float) -> websocket.WebSocket:
+    configuration = api.configuration
+    query = [("container", pod.container), ("stdin", "true"), ("stdout", "true"), ("stderr", "true")]
+    query += [("command", word) for word in argv]
+    headers: dict[str, str] = dict(api.default_headers)
+    path = f"/api/v1/namespaces/{quote(pod.namespace, safe='')}/pods/{quote(pod.name, safe='')}/exec"
+    api.update_params_for_auth(headers, [], ["BearerToken"], path, "GET", None)
+    address = urlsplit(configuration.host)
+    scheme = "wss" if address.scheme == "https" else "ws"
+    url = f"{scheme}://{address.netloc}{address.path.rstrip('/')}{path}?{urlencode(query)}"
+    socket = websocket.WebSocket(sslopt=_tls(configuration))
+    socket.connect(  # type: ignore[no-untyped-call]
+        url,
+        timeout=timeout,
+        header=[f"{key}: {value}" for key, value in headers.items() if key.lower() in ("authorization", "user-agent")],
+        subprotocols=[SUBPROTOCOL],
+        suppress_origin=True,
+        **_proxy(configuration),
+    )
+    return socket
+
+
+def _tls(configuration: Any) -> dict[str, Any]:
+    options: dict[str, Any] = {"cert_reqs": ssl.CERT_NONE, "check_hostname": False}
+    if configuration.verify_ssl:
+        options = {"cert_reqs": ssl.CERT_REQUIRED, "ca_certs": configuration.ssl_ca_cert or certifi.where()}
+        if configuration.assert_hostname is not None:
+            options["check_hostname"] = configuration.assert_hostname
+    if configuration.cert_file:
+        options["certfile"] = configuration.cert_file
+    if configuration.key_file:
+        options["keyfile"] = configuration.key_file
+    if configuration.tls_server_name:
+        options["server_hostname"] = configuration.tls_server_name
+    return options
+
+
+def _proxy(configuration: Any) -> dict[str, Any]:
+    if not configuration.proxy:
+        return {}  # the library then goes by https_proxy and no_proxy
+    proxy = urlsplit(configuration.proxy)
+    options: dict[str, Any] = {
+        "http_proxy_host": proxy.hostname,
+        "http_proxy_port": proxy.port,
+        "proxy_type": "http",
+    }
+    if configuration.no_proxy:
+        options["http_no_proxy"] = configuration.no_proxy.split(",")
+    if proxy.username:
+        options["http_proxy_auth"] = (proxy.username, proxy.password or "")
+    return options
+
+
+def _refusal(error: websocket.WebSocketBadStatusException, pod: GatewayPod) -> str:
+    """The API's answer to the handshake as a sentence with what to do."""
+    where = f"{pod.namespace}/{pod.name}"
+    said = ""
+    with suppress(ValueError, AttributeError):
+        said = str(json.loads(error.resp_body or b"{}").get("message", ""))
+    match error.status_code:
+        case 401:
+            advice = "the credentials are not valid (any more): check the service account's token or the kubeconfig"
+        case 403:
+            advice = f"grant `get` and `create` on `pods/exec` in namespace {pod.namespace} to the worker's account"
+        case 404:
+            advice = "the pod is gone; the retry looks for the gateway's next one"
+        case 400:
+            advice = f"has the pod a running container {pod.container!r}?"
+        case _:
+            advice = "the Kubernetes API or the pod's kubelet is in trouble; the job is retried"
+    return f"exec into pod {where} was refused with HTTP {error.status_code} ({said or 'no message'}): {advice}"

@@ -1,0 +1,74 @@
+"""What workers mean to take away, recorded before they look for owners.
+
+Kube-OVN puts a new EIP's address on the gateway before it writes the address into the object (kube-ovn-facts, §2), so
+a worker can look for owners, rightly see none, and take an address away that is already in use. Then the producer
+sees the owner appear, finds the intent, and publishes a confirmation, which puts the address back.
+
+Nothing falls in between: the worker writes the intent and then reads owners, the producer writes owners and reads
+intents in one transaction. Whoever is second sees the other.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+from redis import Redis
+
+from shared.keys import Keys
+from shared.models import IPAddress, Release
+from workers.gateways.interface import Address
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """Where an address was when a worker meant to take it away."""
+
+    interface: str
+    prefix_length: int
+    work: str
+    """Id of the work it was meant to be taken away for."""
+    at: float
+    """Seconds since the epoch."""
+
+
+class Intents:
+    """Records and finds intents."""
+
+    def __init__(self, redis: Redis, keys: Keys, lifetime: float) -> None:
+        self._redis = redis
+        self._keys = keys
+        self._lifetime = int(lifetime)
+
+    def record(self, gateway: str, found: dict[str, list[Address]]) -> None:
+        """Say which addresses are about to be taken away.
+
+        Args:
+            gateway: the gateway's name.
+            found: by work id, the addresses as the gateway has them.
+        """
+        with self._redis.pipeline(transaction=True) as pipe:
+            for work_id, addresses in found.items():
+                for address in addresses:
+                    intent = Intent(address.interface, address.prefix_length, work_id, time.time())
+                    pipe.set(self._keys.intent(gateway, str(address.ip)), json.dumps(asdict(intent)), ex=self._lifetime)
+            pipe.execute()
+
+    def left_by(self, gateway: str, releases: Sequence[Release]) -> set[str]:
+        """Ids of those releases for which an intent was recorded, so that an owner may be without its address."""
+        pairs = [(release.id, self._keys.intent(gateway, str(ip))) for release in releases for ip in release.addresses]
+        if not pairs:
+            return set()
+        stored: list[bytes | None] = self._redis.mget([key for _, key in pairs])  # type: ignore[assignment]
+        return {
+            work_id
+            for (work_id, _), intent in zip(pairs, stored, strict=True)
+            if intent is not None and json.loads(intent)["work"] == work_id
+        }
+
+    def of(self, gateway: str, address: IPAddress) -> Intent | None:
+        """The last intent about an address; None when it was never meant to go, or long ago."""
+        stored: bytes | None = self._redis.get(self._keys.intent(gateway, str(address)))  # type: ignore[assignment]
+        return Intent(**json.loads(stored)) if stored else None

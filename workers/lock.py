@@ -1,0 +1,81 @@
+"""One worker at a time per gateway, across processes and hosts.
+
+The lock is tried, never waited for. Who gets it works off everything that is pending for the gateway; who does not
+hands its job back and leaves the work to the winner, who finds it because it was pending before the job was queued.
+So that nothing falls between the winner's last look and its release, the lock is only let go while the gateway's
+generation, a counter raised with every addition, is still the one that the winner looked at.
+
+A lock frees itself after its lifetime. Its holder renews it right before every change (`ensure_held`), and is refused
+when the lock ran out meanwhile: a worker that was stopped for a while changes nothing when it goes on.
+"""
+
+from __future__ import annotations
+
+from uuid import uuid4
+
+from redis import Redis
+
+from shared.errors import LockLostError
+from shared.keys import Keys
+
+_RENEW = """
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+return redis.call('PEXPIRE', KEYS[1], ARGV[2])
+"""
+
+_RELEASE = """
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 1 end
+if ARGV[2] ~= '' and (redis.call('GET', KEYS[2]) or '0') ~= ARGV[2] then return 0 end
+redis.call('DEL', KEYS[1])
+return 1
+"""
+
+
+class GatewayLock:
+    """The lock of one gateway, held by us since `try_acquire` returned it."""
+
+    def __init__(self, redis: Redis, keys: Keys, gateway: str, token: str, lifetime: float) -> None:
+        self._renew = redis.register_script(_RENEW)
+        self._release = redis.register_script(_RELEASE)
+        self._key = keys.lock(gateway)
+        self._generation_key = keys.pending_generation(gateway)
+        self._gateway = gateway
+        self._token = token
+        self._milliseconds = int(lifetime * 1000)
+
+    @classmethod
+    def try_acquire(
+        cls, redis: Redis, keys: Keys, gateway: str, lifetime: float, holder: str = ""
+    ) -> GatewayLock | None:
+        """The lock, or None when another worker has it.
+
+        Args:
+            redis: the server.
+            keys: where keys are.
+            gateway: the gateway's name.
+            lifetime: seconds after which the lock frees itself unless it is renewed.
+            holder: who we are, for people who look at the key.
+        """
+        token = f"{holder}/{uuid4().hex}"
+        if not redis.set(keys.lock(gateway), token, nx=True, px=int(lifetime * 1000)):
+            return None
+        return cls(redis, keys, gateway, token, lifetime)
+
+    def ensure_held(self) -> None:
+        """Renew the lock for another lifetime.
+
+        Raises:
+            LockLostError: it ran out or is another's now; whoever asked must not change anything.
+        """
+        if not self._renew(keys=[self._key], args=[self._token, self._milliseconds]):
+            raise LockLostError(
+                f"the lock of gateway {self._gateway} ran out before the change; nothing was changed, it is tried again"
+            )
+
+    def release_unless_changed(self, generation: int) -> bool:
+        """Let go, unless work was added for the gateway since that generation; whether we let go."""
+        return bool(self._release(keys=[self._key, self._generation_key], args=[self._token, str(generation)]))
+
+    def release(self) -> None:
+        """Let go, whatever is pending; another's lock stays."""
+        self._release(keys=[self._key, self._generation_key], args=[self._token, ""])

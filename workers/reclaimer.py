@@ -1,0 +1,127 @@
+"""From one job to what becomes of it: the gateway's lock, everything pending for the gateway, and the records.
+
+Who holds the lock works off what is pending in one go and records each outcome; a job whose outcome is recorded
+finishes at once. So a thousand releases on one gateway cost a few rounds, and one gateway never holds up more than
+one worker.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection
+
+from structlog.contextvars import bound_contextvars
+
+from shared.errors import InvalidPayloadError, PermanentError
+from shared.log import get_logger
+from shared.models import Work, parse_work
+from shared.queue import WorkQueue
+from shared.settings import Settings
+from workers.failures import NotNowError
+from workers.lock import GatewayLock
+from workers.round import Answer, Result, Round
+
+log = get_logger(__name__)
+
+ROUND_SIZE = 200
+"""Pieces of work per round; the rest is left to the next."""
+
+
+class Reclaimer:
+    """Does the work of jobs, one at a time."""
+
+    def __init__(
+        self, work_queue: WorkQueue, gateway_round: Round, settings: Settings, cluster_uid: str, worker: str
+    ) -> None:
+        self._work_queue = work_queue
+        self._redis = work_queue.redis
+        self._keys = work_queue.keys
+        self._round = gateway_round
+        self._settings = settings
+        self._cluster_uid = cluster_uid
+        self._worker = worker
+
+    def run(self, work: Work, pods_done: Collection[str] = ()) -> Result:
+        """Do a piece of work now, and with it what else is pending for its gateway.
+
+        Args:
+            work: what the job carries.
+            pods_done: UIDs of the gateway's pods that were done on other nodes.
+
+        Raises:
+            NotNowError: to be run again a little later.
+            ElsewhereError: to be run again on another node.
+            TransientError: to be retried.
+            PermanentError: never to be retried as it is.
+        """
+        if work.cluster != self._cluster_uid:
+            raise PermanentError(
+                f"this job is about the cluster with the UID {work.cluster}, this worker is in {self._cluster_uid}. "
+                "Nothing was done. Give each cluster a Redis database, or a key prefix and queue, of its own."
+            )
+        with bound_contextvars(work=work.id, gateway=work.gateway):
+            # Only finished work has an outcome; what failed is decided anew, however late it is replayed.
+            outcome = self._work_queue.records.outcome(work.id)
+            if outcome is not None:
+                return Result(outcome, {"why": "taken over by another job of the gateway"})
+            lock = GatewayLock.try_acquire(
+                self._redis, self._keys, work.gateway, self._settings.lock_lifetime, self._worker
+            )
+            if lock is None:
+                raise NotNowError("another worker has the gateway", self._settings.busy_pause)
+            try:
+                return self._work_off(work, pods_done, lock)
+            finally:
+                lock.release()
+
+    def _work_off(self, work: Work, pods_done: Collection[str], lock: GatewayLock) -> Result:
+        own: Answer | None = None
+        give_up = time.monotonic() + self._settings.job_timeout / 2
+        while True:
+            generation, works = self._pending(work, finished=isinstance(own, Result))
+            if works:
+                answers = self._round.work_off(work.gateway, works, lock.ensure_held, pods_done)
+                self._record(works, answers)
+                own = answers.get(work.id, own)
+            if lock.release_unless_changed(generation) or time.monotonic() > give_up:
+                break
+        if isinstance(own, Result):
+            return own
+        raise own or NotNowError("the gateway was left to another worker", self._settings.busy_pause)
+
+    def _pending(self, work: Work, *, finished: bool) -> tuple[int, list[Work]]:
+        """The gateway's generation and what was pending then, our own work first unless it is finished."""
+        with self._redis.pipeline(transaction=True) as pipe:
+            pipe.get(self._keys.pending_generation(work.gateway))
+            pipe.hgetall(self._keys.pending(work.gateway))
+            generation, stored = pipe.execute()
+        works: list[Work] = [] if finished else [work]
+        for work_id, payload in stored.items():
+            if work_id.decode() != work.id and len(works) < ROUND_SIZE:
+                taken = self._readable(work.gateway, work_id.decode(), payload)
+                works += [taken] if taken is not None else []
+        return int(generation or 0), works
+
+    def _readable(self, gateway: str, work_id: str, payload: bytes) -> Work | None:
+        try:
+            taken = parse_work(payload)
+        except InvalidPayloadError as error:
+            log.error("pending entry rejected", entry=work_id, reason=str(error))
+            self._redis.hdel(self._keys.pending(gateway), work_id)
+            return None
+        # Its own job answers for it, and fails with a reason.
+        same = taken.id == work_id and taken.gateway == gateway and taken.cluster == self._cluster_uid
+        return taken if same else None
+
+    def _record(self, works: list[Work], answers: dict[str, Answer]) -> None:
+        """Record what ended, each in one transaction with its leaving the pending work."""
+        records = self._work_queue.records
+        with self._redis.pipeline(transaction=True) as pipe:
+            for work in works:
+                answer = answers.get(work.id)
+                if isinstance(answer, Result):
+                    taken_over = work.id != works[0].id
+                    records.close(pipe, work, answer.outcome, worker=self._worker, **answer.details)
+                    pipe.hdel(self._keys.pending(work.gateway), work.id)
+                    log.info("done", done=work.id, outcome=answer.outcome.value, taken_over=taken_over, eip=work.eip)
+            pipe.execute()

@@ -1,0 +1,151 @@
+"""Getting jobs going again: retries that are due, jobs whose worker died, work whose job was lost.
+
+Every worker does this, and each step is atomic or harmless when done twice, so nothing depends on one process being
+alive. RQ's own scheduler and registry maintenance would do part of it, minutes late (kube-ovn-facts, §5).
+"""
+
+from __future__ import annotations
+
+import time
+from typing import cast
+
+from redis import Redis
+from rq import Queue
+from rq.exceptions import NoSuchJobError
+from rq.job import JobStatus
+
+from shared.errors import InvalidPayloadError
+from shared.log import get_logger
+from shared.models import parse_work
+from shared.queue import WorkQueue
+from workers.jobs import ReclaimJob
+
+log = get_logger(__name__)
+
+STRANDED_SECONDS = 15.0
+"""A job that was taken off the queue so long ago without being started has lost its worker in between."""
+ORPHANED_SECONDS = 60.0
+"""A job that should be queued for so long, and is in no list, was lost with a worker."""
+BATCH = 500
+
+_PROMOTE = """
+local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', ARGV[1], 'LIMIT', 0, ARGV[2])
+for _, id in ipairs(due) do
+    redis.call('ZREM', KEYS[1], id)
+    local job = 'rq:job:' .. id
+    if redis.call('EXISTS', job) == 1 then
+        redis.call('HSET', job, 'status', 'queued', 'enqueued_at', ARGV[3])
+        if string.sub(id, 1, 8) == 'confirm-' then
+            redis.call('LPUSH', KEYS[2], id)
+        else
+            redis.call('RPUSH', KEYS[2], id)
+        end
+    end
+end
+return #due
+"""
+
+_REQUEUE = """
+if redis.call('LREM', KEYS[1], 1, ARGV[1]) == 0 then return 0 end
+redis.call('LPUSH', KEYS[2], ARGV[1])
+return 1
+"""
+
+_FORGET_IF_EMPTY = "if redis.call('HLEN', KEYS[1]) == 0 then redis.call('SREM', KEYS[2], ARGV[1]) end"
+
+
+class Recovery:
+    """Recovers the jobs of some queues."""
+
+    def __init__(self, redis: Redis, work_queue: WorkQueue, queues: list[Queue]) -> None:
+        self._redis = redis
+        self._work_queue = work_queue
+        self._queues = queues
+        self._promote = redis.register_script(_PROMOTE)
+        self._requeue = redis.register_script(_REQUEUE)
+        self._forget_if_empty = redis.register_script(_FORGET_IF_EMPTY)
+        self._stranded_since: dict[str, float] = {}
+
+    def promote_due(self) -> int:
+        """Queue the jobs whose time has come; how many."""
+        stamp = time.strftime("%Y-%m-%dT%H:%M:%S.000000Z", time.gmtime())
+        return sum(
+            int(
+                self._promote(
+                    keys=[queue.scheduled_job_registry.key, queue.key], args=[repr(time.time()), BATCH, stamp]
+                )
+            )
+            for queue in self._queues
+        )
+
+    def take_abandoned(self) -> list[ReclaimJob]:
+        """Take jobs out of the started registry whose worker stopped answering; the jobs, still unqueued."""
+        abandoned = []
+        for queue in self._queues:
+            registry = queue.started_job_registry
+            for entry in self._redis.zrangebyscore(registry.key, 0, time.time()):
+                if not self._redis.zrem(registry.key, entry):
+                    continue
+                job = self._job(registry.parse_job_id(cast("bytes", entry).decode()))
+                if job is not None and job.get_status(refresh=False) == JobStatus.STARTED:
+                    abandoned.append(job)
+        return abandoned
+
+    def requeue_stranded(self) -> None:
+        """Queue jobs again that a worker took off the queue and did not live to start."""
+        now = time.monotonic()
+        present = set()
+        for queue in self._queues:
+            started = {queue.started_job_registry.parse_job_id(entry) for entry in self._started(queue)}
+            for job_id in queue.intermediate_queue.get_job_ids():
+                present.add(job_id)
+                since = self._stranded_since.setdefault(job_id, now)
+                if job_id not in started and now - since >= STRANDED_SECONDS:
+                    self._requeue(keys=[queue.intermediate_queue_key, queue.key], args=[job_id])
+                    log.warning("job queued again, its worker died before starting it", job=job_id)
+        self._stranded_since = {job_id: since for job_id, since in self._stranded_since.items() if job_id in present}
+
+    def requeue_orphans(self) -> None:
+        """See that every piece of pending work has a job that will come to it."""
+        keys = self._work_queue.keys
+        for name in self._redis.sscan_iter(keys.pending_gateways):
+            gateway = cast("bytes", name).decode()
+            for work_id, payload in self._redis.hscan_iter(keys.pending(gateway)):
+                self._see_to(gateway, work_id.decode(), payload)
+            self._forget_if_empty(keys=[keys.pending(gateway), keys.pending_gateways], args=[gateway])
+
+    def _see_to(self, gateway: str, work_id: str, payload: bytes) -> None:
+        job = self._job(work_id)
+        if job is None:
+            try:
+                work = parse_work(payload)
+            except InvalidPayloadError as error:
+                log.error("pending entry rejected", entry=work_id, reason=str(error))
+            else:
+                if self._work_queue.records.outcome(work_id) is None and work.id == work_id:
+                    self._work_queue.publish_now([work], "published again", why="its job was lost")
+                    return
+            self._redis.hdel(self._work_queue.keys.pending(gateway), work_id)
+        elif job.get_status(refresh=False) == JobStatus.QUEUED:
+            self._see_that_queued(job)
+        elif job.get_status(refresh=False) not in (JobStatus.STARTED, JobStatus.SCHEDULED):
+            self._redis.hdel(self._work_queue.keys.pending(gateway), work_id)
+
+    def _see_that_queued(self, job: ReclaimJob) -> None:
+        if job.enqueued_at is None or time.time() - job.enqueued_at.timestamp() < ORPHANED_SECONDS:
+            return
+        queue = self._work_queue.open(job.origin)
+        lists = (queue.key, queue.intermediate_queue_key)
+        if all(self._redis.lpos(key, job.id) is None for key in lists):
+            log.warning("job queued again, it was in no list", job=job.id)
+            queue.push_job_id(job.id)
+
+    def _started(self, queue: Queue) -> list[str]:
+        entries: list[bytes] = self._redis.zrange(queue.started_job_registry.key, 0, -1)  # type: ignore[assignment]
+        return [entry.decode() for entry in entries]
+
+    def _job(self, job_id: str) -> ReclaimJob | None:
+        try:
+            return ReclaimJob.fetch(job_id, connection=self._redis, serializer=self._work_queue.queue.serializer)
+        except NoSuchJobError:
+            return None

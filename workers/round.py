@@ -1,0 +1,373 @@
+"""One round on one gateway: look, decide, act, look again; for all work that is pending there, at once.
+
+The order of steps is what keeps live EIPs safe, so it is spelled out here and nowhere else:
+
+1. every active pod of the gateway is opened and read;
+2. what is about to be taken away is recorded as an intent;
+3. strictly after that, owners are looked up: an owner that this look misses will find the intent (`workers.intents`);
+4. addresses that nobody owns are deleted, the lock being renewed right before the first change;
+5. every pod is read again, and must show the targets gone and everything else as it was;
+6. owners are looked up again, and an address that got one in between is put back at once.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import Any
+
+from shared.errors import PermanentError, ProtectedAddressError, TransientError, VerificationError
+from shared.kube.objects import Subnet
+from shared.log import get_logger
+from shared.models import Audit, Confirmation, IPAddress, Outcome, Release, Work
+from shared.queue import WorkQueue
+from shared.settings import Settings
+from workers.audit import unowned
+from workers.cluster import Cluster, Owners, Pod
+from workers.failures import ElsewhereError, NotNowError
+from workers.gateways.interface import Address, Driver, Gateway, Snapshot
+from workers.gateways.plan import missing_after, plan_deletion, plan_restoration
+from workers.guards import why_protected
+from workers.hold import Hold
+from workers.intents import Intents
+from workers.looks import next_look
+
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """How a piece of work ended, with what a person wants to know of it."""
+
+    outcome: Outcome
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+Answer = Result | NotNowError | ElsewhereError | TransientError | PermanentError
+
+
+@dataclass(slots=True)
+class Site:
+    """One opened pod in a round."""
+
+    pod: Pod
+    gateway: Gateway
+    before: Snapshot
+    now: Snapshot
+
+    def holds(self, addresses: Collection[IPAddress], inside: Collection[str]) -> list[Address]:
+        """Where the addresses were on external interfaces when the round began."""
+        return [a for a in self.before.addresses if a.ip in addresses and a.interface not in inside]
+
+
+class Round:
+    """Carries a round out. One per worker; keeps nothing between rounds but its connections."""
+
+    def __init__(self, work_queue: WorkQueue, cluster: Cluster, driver: Driver, settings: Settings) -> None:
+        self._work_queue = work_queue
+        self._cluster = cluster
+        self._driver = driver
+        self._settings = settings
+        self._hold = Hold(work_queue.redis, work_queue.keys, settings.hold_limit)
+        self._intents = Intents(work_queue.redis, work_queue.keys, settings.intent_lifetime)
+        self._inside = ("lo", settings.vpc_interface)
+
+    def work_off(
+        self, gateway_name: str, works: Sequence[Work], fence: Callable[[], None], pods_done: Collection[str]
+    ) -> dict[str, Answer]:
+        """Work on a gateway; by work id how each piece ended, those that are to be left alone missing.
+
+        Args:
+            gateway_name: the gateway.
+            works: what is pending for it; the first is the worker's own job.
+            fence: raises when the gateway's lock is no longer held.
+            pods_done: UIDs of pods where the first piece of work was done already, on other nodes.
+
+        Raises:
+            TransientError: nothing could be decided for any of them.
+        """
+        gateway = self._cluster.gateway(gateway_name)
+        if gateway is None:
+            return {work.id: Result(Outcome.GATEWAY_GONE) for work in works}
+        subnets = self._cluster.external_subnets(
+            gateway, [work.subnet for work in works if not isinstance(work, Audit)]
+        )
+        namespaces = {work.namespace for work in works if work.namespace}
+        pods = self._cluster.active_pods(gateway, namespaces, subnets)
+        here = [pod for pod in pods if self._reaches(pod)]
+        remaining = [pod for pod in pods if pod not in here]
+        if not here:
+            elsewhere = self._elsewhere(remaining, here, pods_done)
+            return {works[0].id: elsewhere or self._concluded(works[0], Outcome.ALREADY_ABSENT)}
+        with ExitStack() as stack:
+            sites = [self._open(stack, pod) for pod in here]
+            answers = self._settle(gateway_name, works, sites, subnets, pods, fence)
+        if not remaining:
+            return answers
+        # Only the travelling job itself knows on which nodes it has been.
+        own = answers.get(works[0].id)
+        if isinstance(own, Result):
+            own = self._elsewhere(remaining, here, pods_done) or own
+        return {works[0].id: own} if own is not None else {}
+
+    def _settle(
+        self,
+        gateway: str,
+        works: Sequence[Work],
+        sites: Sequence[Site],
+        subnets: Collection[Subnet],
+        pods: Sequence[Pod],
+        fence: Callable[[], None],
+    ) -> dict[str, Answer]:
+        answers: dict[str, Answer] = {}
+        own = {address for pod in pods for address in pod.base_addresses}
+        releases: list[Release] = []
+        absent: list[Release] = []
+        for work in works:
+            if isinstance(work, Release):
+                protected = self._protected(work, own, subnets)
+                if protected is not None:
+                    answers[work.id] = protected
+                elif not any(site.holds(work.addresses, self._inside) for site in sites):
+                    absent.append(work)
+                else:
+                    releases.append(work)
+        others: list[Work] = [work for work in works if not isinstance(work, Release)]
+        unsettled = self._intents.left_by(gateway, absent)
+        answers |= {
+            work.id: self._concluded(work, Outcome.ALREADY_ABSENT) for work in absent if work.id not in unsettled
+        }
+        # A worker that meant to delete these did not live to look for owners again.
+        others += [work for work in absent if work.id in unsettled]
+        if not releases and not others:
+            return answers
+        found = {
+            release.id: [a for site in sites for a in site.holds(release.addresses, self._inside)]
+            for release in releases
+        }
+        self._intents.record(gateway, found)
+        asked = {ip for work in (*releases, *others) if not isinstance(work, Audit) for ip in work.addresses}
+        # Strictly after the intents are recorded.
+        owners = self._cluster.owners(gateway, asked)
+        answers |= self._release(gateway, releases, sites, owners, fence)
+        for work in others:
+            if isinstance(work, Audit):
+                answers[work.id] = self._audit(work, sites, subnets, own, owners)
+            else:
+                answers[work.id] = self._confirm(gateway, work, sites, subnets, owners, fence)
+        return answers
+
+    def _release(
+        self,
+        gateway: str,
+        releases: Sequence[Release],
+        sites: Sequence[Site],
+        owners: Owners,
+        fence: Callable[[], None],
+    ) -> dict[str, Answer]:
+        answers: dict[str, Answer] = {}
+        going: list[tuple[Release, set[IPAddress]]] = []
+        for release in releases:
+            free = {ip for ip in release.addresses if owners.of(ip) is None}
+            if not any(site.holds(free, self._inside) for site in sites):
+                answers[release.id] = Result(Outcome.REASSIGNED, {"owners": _named(owners, release.addresses)})
+            else:
+                going.append((release, free))
+        waits = self._hold.asks_to_wait(gateway, owners.waiting) if going else None
+        if waits is not None:
+            return answers | {release.id: NotNowError(waits, self._settings.busy_pause) for release, _ in going}
+        if not going:
+            return answers
+        targets = {ip for _, free in going for ip in free}
+        deleted = {id(site): site.holds(targets, self._inside) for site in sites}
+        for site in sites:
+            self._delete(site, targets, fence, [release.id for release, _ in going])
+        owners = self._cluster.owners(gateway, targets)
+        regained = {ip for ip in targets if owners.of(ip) is not None}
+        for site in sites:
+            self._put_back(site, [a for a in deleted[id(site)] if a.ip in regained], fence)
+        for release, free in going:
+            places = [
+                {"pod": site.pod.place.name, "address": str(a)}
+                for site in sites
+                for a in site.holds(free, self._inside)
+            ]
+            if free & regained:
+                details = {"put_back": places, "owners": _named(owners, free & regained)}
+                answers[release.id] = Result(Outcome.RESTORED, details)
+            else:
+                answers[release.id] = self._concluded(release, Outcome.RECLAIMED, deleted=places)
+        return answers
+
+    def _delete(self, site: Site, targets: set[IPAddress], fence: Callable[[], None], work_ids: list[str]) -> None:
+        steps = plan_deletion(site.before, targets, self._inside)
+        if not steps:
+            return
+        site.gateway.carry_out(steps, fence)
+        site.now = site.gateway.read()
+        if not any(a.ip in targets and a.interface not in self._inside for a in site.now.addresses):
+            # Should anything after this line fail, the next try finds nothing and still tells the truth.
+            with self._work_queue.redis.pipeline() as pipe:
+                for work_id in work_ids:
+                    self._work_queue.records.note(pipe, work_id, "deleted", site.pod.place.name)
+                pipe.execute()
+        differences = missing_after(site.before, site.now, targets, self._inside)
+        if differences:
+            raise VerificationError(
+                f"pod {site.pod.place.name} is not as it should be after the deletion: {'; '.join(differences)}. "
+                "If Kube-OVN changed it at the same moment, the next try settles it; otherwise look at the pod."
+            )
+
+    def _put_back(self, site: Site, addresses: Iterable[Address], fence: Callable[[], None]) -> bool:
+        """See that the addresses are there; whether any had to be put back."""
+        steps = plan_restoration(site.now, addresses)
+        if not steps:
+            return False
+        site.gateway.carry_out(steps, fence)
+        site.now = site.gateway.read()
+        missing = plan_restoration(site.now, addresses)
+        if missing:
+            raise VerificationError(f"pod {site.pod.place.name} did not take back {missing}; it is tried again")
+        return True
+
+    def _confirm(
+        self,
+        gateway: str,
+        work: Confirmation | Release,
+        sites: Sequence[Site],
+        subnets: Collection[Subnet],
+        owners: Owners,
+        fence: Callable[[], None],
+    ) -> Answer:
+        owned = [ip for ip in work.addresses if owners.of(ip) is not None]
+        if not owned:
+            return self._concluded(work, Outcome.ALREADY_ABSENT)
+        put_back = []
+        for site in sites:
+            addresses = [
+                self._former_place(gateway, site, ip, subnets)
+                for ip in owned
+                if not any(a.ip == ip and a.interface not in self._inside for a in site.now.addresses)
+            ]
+            if self._put_back(site, addresses, fence):
+                put_back += [{"pod": site.pod.place.name, "address": str(address)} for address in addresses]
+        details = {"owners": _named(owners, owned)}
+        if put_back:
+            return Result(Outcome.RESTORED, {"put_back": put_back, **details})
+        return Result(Outcome.REASSIGNED, details)
+
+    def _former_place(self, gateway: str, site: Site, ip: IPAddress, subnets: Iterable[Subnet]) -> Address:
+        """Where an owned address has to be: where a worker found it, else beside the others of its subnet."""
+        intent = self._intents.of(gateway, ip)
+        if intent is not None:
+            return Address(intent.interface, ip, intent.prefix_length)
+        for network in (network for subnet in subnets if (network := subnet.network_of(ip))):
+            for neighbour in site.now.addresses:
+                if neighbour.ip in network and neighbour.interface not in self._inside:
+                    return Address(neighbour.interface, ip, network.prefixlen)
+        raise TransientError(
+            f"{ip} is missing on pod {site.pod.place.name}, and nothing there tells on which interface it belongs. "
+            "Kube-OVN puts it back when the EIP is annotated or its controller restarts."
+        )
+
+    def _audit(
+        self, work: Audit, sites: Sequence[Site], subnets: Collection[Subnet], own: set[IPAddress], owners: Owners
+    ) -> Answer:
+        if owners.waiting:
+            return TransientError(
+                f"the gateway cannot be audited while {', '.join(eip.name for eip in owners.waiting)} has no address "
+                "yet. If that EIP never gets one, delete it; then requeue this job."
+            )
+        found = {
+            str(item.address.ip): item
+            for site in sites
+            for item in unowned(
+                site.before,
+                owned=owners.by_address,
+                own=own,
+                subnets=subnets,
+                inside=self._inside,
+                settings=self._settings,
+            )
+        }
+        reported = {ip: item.doubt for ip, item in found.items() if item.doubt is not None}
+        now = time.time()
+        suspects = self._suspects(work, [ip for ip, item in found.items() if item.doubt is None], now)
+        leaks = [ip for ip, since in suspects.items() if now - since >= self._settings.audit_pause]
+        releases = [self._leak(work, found[ip].address, found[ip].subnet, now) for ip in leaks]
+        self._work_queue.publish_now(releases, "published", why=f"found by {work.id}")
+        if len(leaks) < len(suspects):
+            return NotNowError("unowned addresses have to be seen twice", self._settings.audit_pause)
+        return self._concluded(work, Outcome.AUDITED, leaked=leaks, reported=reported)
+
+    def _suspects(self, work: Audit, unowned_ips: Iterable[str], now: float) -> dict[str, float]:
+        """Since when each address that is unowned now was seen so, without a look in between that said otherwise."""
+        stored = json.loads(self._work_queue.records.fields(work.id).get("suspects", "{}"))
+        suspects = {ip: stored.get(ip, now) for ip in unowned_ips}
+        with self._work_queue.redis.pipeline() as pipe:
+            self._work_queue.records.note(pipe, work.id, "suspects", json.dumps(suspects))
+            pipe.execute()
+        return suspects
+
+    @staticmethod
+    def _leak(work: Audit, address: Address, subnet: str, now: float) -> Release:
+        place = sha256(f"{work.gateway} {address.ip}".encode()).hexdigest()[:12]
+        return Release(
+            id=f"leak-{place}-{int(now)}",
+            cluster=work.cluster,
+            gateway=work.gateway,
+            eip=work.eip,
+            uid=None,
+            namespace=work.namespace,
+            seen_at=now,
+            addresses=(address.ip,),
+            subnet=subnet,
+            reason="leaked",
+            was_ready=True,
+        )
+
+    def _concluded(self, work: Work, outcome: Outcome, **details: Any) -> Answer:
+        """The outcome, unless the work has to be looked at again."""
+        wait = next_look(work, self._settings, time.time())
+        if wait is not None:
+            why = f"the EIP was never ready, its address may still come; now: {outcome.value}"
+            return NotNowError(why, max(wait, 0.1))
+        if outcome is Outcome.ALREADY_ABSENT and "deleted" in self._work_queue.records.fields(work.id):
+            return Result(Outcome.RECLAIMED, {"why": "deleted at an earlier look, still gone", **details})
+        return Result(outcome, details)
+
+    def _protected(
+        self, work: Release, own: Collection[IPAddress], subnets: Collection[Subnet]
+    ) -> ProtectedAddressError | None:
+        for address in work.addresses:
+            why = why_protected(address, own=own, subnets=subnets, settings=self._settings)
+            if why is not None:
+                return ProtectedAddressError(
+                    f"{address} on gateway {work.gateway} is not taken away: {why}. "
+                    "No EIP can have had it; find out who published this job, then drop it."
+                )
+        return None
+
+    def _open(self, stack: ExitStack, pod: Pod) -> Site:
+        gateway = stack.enter_context(self._driver.open(pod.place))
+        snapshot = gateway.read()
+        return Site(pod, gateway, snapshot, snapshot)
+
+    def _reaches(self, pod: Pod) -> bool:
+        return self._driver.name != "netlink" or self._settings.node_name in (None, pod.place.node)
+
+    @staticmethod
+    def _elsewhere(remaining: Sequence[Pod], here: Sequence[Pod], pods_done: Collection[str]) -> ElsewhereError | None:
+        """Where the work goes next; None when it has been everywhere."""
+        todo = [pod for pod in remaining if pod.place.uid not in pods_done]
+        if not todo:
+            return None
+        return ElsewhereError(todo[0].place.node, [*pods_done, *(pod.place.uid for pod in here)])
+
+
+def _named(owners: Owners, addresses: Iterable[IPAddress]) -> dict[str, str]:
+    return {str(ip): owner for ip in addresses if (owner := owners.of(ip)) is not None}

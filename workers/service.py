@@ -1,0 +1,93 @@
+"""A worker process, put together from the settings."""
+
+from __future__ import annotations
+
+import signal
+import threading
+
+from redis.exceptions import RedisError
+
+from shared.errors import InvalidPayloadError, TransientError
+from shared.inventory import check_cluster
+from shared.kube.api import KubeApi
+from shared.log import get_logger
+from shared.queue import WorkQueue, connect
+from shared.settings import Settings
+from workers.cluster import Cluster
+from workers.gateways.exec import ExecDriver
+from workers.gateways.interface import Driver
+from workers.gateways.namespaces import DirectoryLocator, ProcessLocator
+from workers.gateways.netlink import NetlinkDriver
+from workers.reclaimer import Reclaimer
+from workers.round import Round
+from workers.worker import ReclaimWorker, worker_name
+
+log = get_logger(__name__)
+
+RECONNECT_SECONDS = 2.0
+
+
+def open_driver(settings: Settings, api: KubeApi) -> Driver:
+    """The driver of the settings.
+
+    Raises:
+        InvalidPayloadError: `netlink` without the node it is on.
+    """
+    if settings.driver == "exec":
+        return ExecDriver(api.client, timeout=settings.exec_timeout)
+    if settings.netns_dir is not None:
+        return NetlinkDriver(DirectoryLocator(settings.netns_dir))
+    if settings.node_name is None:
+        raise InvalidPayloadError(
+            "the netlink driver works on its own node only: set EIP_RECLAIMER_NODE_NAME to the node's name "
+            "(in a pod: fieldRef spec.nodeName)"
+        )
+    return NetlinkDriver(ProcessLocator())
+
+
+def build_worker(settings: Settings) -> ReclaimWorker:
+    """Connect to Redis and the API, and make a worker.
+
+    Raises:
+        TransientError: one of them does not answer.
+        WrongClusterError: this Redis is another cluster's.
+        InvalidPayloadError: the settings do not fit together.
+    """
+    work_queue = WorkQueue(connect(settings), settings)
+    api = KubeApi(settings)
+    cluster_uid = api.cluster_uid()
+    check_cluster(work_queue.redis, work_queue, cluster_uid)
+    name = worker_name()
+    gateway_round = Round(work_queue, Cluster(api, work_queue, settings), open_driver(settings, api), settings)
+    reclaimer = Reclaimer(work_queue, gateway_round, settings, cluster_uid, name)
+    return ReclaimWorker(work_queue, reclaimer, settings, name)
+
+
+def run(settings: Settings, *, burst: bool = False) -> None:
+    """Work until told to stop, or with `burst` until the queue is empty; through outages of Redis and the API.
+
+    Raises:
+        WrongClusterError: this Redis is another cluster's.
+        InvalidPayloadError: the settings do not fit together.
+        TransientError: in a burst, Redis or the API does not answer.
+    """
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    while not stop.is_set():
+        try:
+            worker = build_worker(settings)
+            log.info("worker started", worker=worker.name, driver=settings.driver, queues=worker.queue_names())
+            # RQ's own handlers take over until the worker ends.
+            worker.work(burst=burst)
+        except (TransientError, RedisError) as error:
+            if burst:
+                raise
+            log.error("worker cannot start, trying again", reason=str(error))
+        else:
+            if burst or worker.stopped_on_request:
+                return
+            log.warning("worker lost redis, connecting again")
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: stop.set())
+        stop.wait(RECONNECT_SECONDS)

@@ -1,0 +1,274 @@
+"""The RQ worker: takes jobs, lets the `Reclaimer` do them, and decides what becomes of what did not end in an outcome.
+
+It runs jobs in its own process, with warm connections: a job is a few requests and netlink messages long. A worker
+that dies in the middle of one is noticed when the job's time is up, and another one takes the job over.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from typing import Any
+from uuid import uuid4
+
+from redis.exceptions import RedisError
+from rq import Queue
+from rq.executions import Execution
+from rq.job import Job, JobStatus, Retry
+from rq.registry import StartedJobRegistry
+from rq.serializers import JSONSerializer
+from rq.worker import SimpleWorker
+
+from shared.errors import TransientError
+from shared.log import get_logger
+from shared.models import Work
+from shared.queue import WorkQueue
+from shared.settings import Settings
+from workers.failures import ElsewhereError, NotNowError, Verdict, backoff, classify
+from workers.jobs import ReclaimJob
+from workers.reclaimer import Reclaimer
+from workers.recovery import Recovery
+
+log = get_logger(__name__)
+
+MAINTENANCE_SECONDS = 5
+DUE_SECONDS = 0.25
+"""How late a due retry is at most, while any worker lives."""
+OVERTIME_SECONDS = 5
+"""How long after its timeout a job is taken from its worker."""
+DIED = Verdict(transient=True, reason="the worker that ran the job died or was stopped for too long")
+
+
+class Again(Retry):
+    """What a job returns that is to be run again without costing it a retry."""
+
+    def __init__(self, seconds: float, queue_name: str | None = None) -> None:
+        """`seconds` from now, or at once on another queue."""
+        super().__init__(max=1)
+        self.seconds = seconds
+        self.queue_name = queue_name
+
+
+class ReclaimWorker(SimpleWorker):
+    """Takes jobs from the general queue, and with `netlink` from its node's own.
+
+    The overrides take a `ReclaimJob` where RQ says `Job`: RQ hands this worker jobs of its `job_class` only.
+    """
+
+    job_class = ReclaimJob
+
+    def __init__(self, work_queue: WorkQueue, reclaimer: Reclaimer, settings: Settings, name: str) -> None:
+        self._work_queue = work_queue
+        self._reclaimer = reclaimer
+        self._settings = settings
+        names = [work_queue.name]
+        if settings.driver == "netlink" and settings.node_name:
+            names.insert(0, work_queue.node_queue(settings.node_name))
+        redis = work_queue.redis
+        queues = [UnbreakableQueue(n, connection=redis, serializer=JSONSerializer, job_class=ReclaimJob) for n in names]
+        super().__init__(
+            list(queues),
+            name=name,
+            connection=redis,
+            serializer=JSONSerializer,
+            queue_class=UnbreakableQueue,
+            worker_ttl=20,
+            maintenance_interval=MAINTENANCE_SECONDS,
+        )
+        self._recovery = Recovery(redis, work_queue, list(queues))
+        self._orphans_checked = time.monotonic()
+        self._maintained = float("-inf")
+
+    def work(self, *args: Any, **kwargs: Any) -> bool:
+        """Work as RQ's workers do, and queue due retries meanwhile."""
+        stop = threading.Event()
+        self._recovery.promote_due()
+        thread = threading.Thread(target=self._promote_until, args=(stop,), name="due-jobs", daemon=True)
+        thread.start()
+        try:
+            return bool(super().work(*args, **kwargs))
+        finally:
+            stop.set()
+            thread.join(timeout=5)
+
+    @property
+    def stopped_on_request(self) -> bool:
+        """Whether the worker ended because it was told to."""
+        return self._stop_requested
+
+    def execute_job(self, job: ReclaimJob, queue: Queue) -> None:  # type: ignore[override]
+        """Run a job here and now, never longer than a job of ours may take."""
+        job.do = self._do
+        job.timeout = self._settings.job_timeout
+        job.meta = _readable_meta(job)
+        super().execute_job(job, queue)
+
+    def get_heartbeat_ttl(self, job: Job, working_time: float = 0.0) -> int:
+        """When a job that is still running has lost its worker, seconds from its start."""
+        return self._settings.job_timeout + OVERTIME_SECONDS
+
+    def handle_exception(self, job: ReclaimJob, *exc_info: Any) -> None:  # type: ignore[override]
+        """Judge what a job raised; `handle_job_failure` acts on it."""
+        job.verdict = classify(exc_info[1])
+        if not job.verdict.transient or job.verdict.reason.startswith("unexpected"):
+            log.error("job raised", job=job.id, reason=job.verdict.reason, exc_info=exc_info)
+
+    def handle_job_failure(  # type: ignore[override]
+        self,
+        job: ReclaimJob,
+        queue: Queue,
+        started_job_registry: StartedJobRegistry | None = None,
+        exc_string: str = "",
+        execution: Execution | None = None,
+    ) -> None:
+        """Schedule the next try of a job, or fail it with a reason that tells the operator what to do."""
+        verdict = job.verdict or DIED
+        job.verdict = None
+        attempts = int(job.meta.get("attempts", 0)) + 1
+        pipe = self._work_queue.redis.pipeline(transaction=True)
+        if verdict.transient and attempts < self._settings.retry_attempts:
+            pause = backoff(attempts, self._settings)
+            job.meta = {**job.meta, "attempts": attempts, "last_error": verdict.reason}
+            job.retry_at = time.time() + pause
+            details = {"attempt": attempts, "pause": round(pause, 1)}
+            log.warning("job is retried", job=job.id, reason=verdict.reason, **details)
+            self._work_queue.records.trace(pipe, job.id, "failed, retried", reason=verdict.reason, **details)
+        else:
+            # A replay starts with all its tries.
+            job.meta = {"last_error": verdict.reason, "attempts_made": attempts}
+            job.retry_at = None
+            job.save_meta()  # type: ignore[no-untyped-call]
+            exc_string = f"{verdict.reason}\n\n{exc_string}"
+            log.error("job failed", job=job.id, reason=verdict.reason, attempts=attempts)
+            self._work_queue.records.trace(pipe, job.id, "failed", reason=verdict.reason, attempts=attempts)
+            self._forget_pending(pipe, job)
+        pipe.execute()
+        super().handle_job_failure(job, queue, started_job_registry, exc_string, execution)
+
+    def handle_job_retry(  # type: ignore[override]
+        self,
+        job: ReclaimJob,
+        queue: Queue,
+        retry: Retry,
+        started_job_registry: StartedJobRegistry,
+        execution: Execution,
+    ) -> None:
+        """Let a job run again that returned `Again`; it costs no retry and leaves no result."""
+        assert isinstance(retry, Again)
+        with self.connection.pipeline() as pipe:
+            if retry.queue_name is None:
+                job.schedule(queue, pipe, time.time() + retry.seconds)
+            else:
+                self.queue_class(
+                    retry.queue_name, connection=self.connection, serializer=JSONSerializer, job_class=ReclaimJob
+                ).enqueue_job(job, pipeline=pipe)
+            self.cleanup_execution(job, pipeline=pipe, execution=execution)
+            pipe.execute()
+
+    @property
+    def should_run_maintenance_tasks(self) -> bool:
+        """Every few seconds, beginning with the first look at the queue."""
+        return time.monotonic() - self._maintained > MAINTENANCE_SECONDS
+
+    def run_maintenance_tasks(self) -> None:
+        """Get jobs going again whose worker died; tidy RQ's registries."""
+        self._maintained = time.monotonic()
+        for job in self._recovery.take_abandoned():
+            log.warning("job taken from a dead worker", job=job.id, worker=job.worker_name)
+            job.meta = _readable_meta(job)
+            self.handle_job_failure(job, self._work_queue.open(job.origin))
+        self._recovery.requeue_stranded()
+        if time.monotonic() - self._orphans_checked > self._settings.job_timeout:
+            self._orphans_checked = time.monotonic()
+            self._recovery.requeue_orphans()
+            self.clean_registries()  # type: ignore[no-untyped-call]
+
+    def _do(self, work: Work, job: ReclaimJob) -> str | Again:
+        try:
+            return self._reclaimer.run(work, job.meta.get("pods_done", ())).outcome.value
+        except NotNowError as later:
+            self._trace_change(job, later.why)
+            return Again(later.seconds)
+        except ElsewhereError as elsewhere:
+            job.meta["pods_done"] = elsewhere.pods_done
+            return Again(0, self._queue_of(elsewhere.node))
+
+    def _queue_of(self, node: str) -> str:
+        """The queue of the workers on a node.
+
+        Raises:
+            TransientError: there is no worker, so a job would lie there unseen.
+        """
+        name = self._work_queue.node_queue(node)
+        if not SimpleWorker.all_keys(queue=self._work_queue.open(name)):
+            raise TransientError(
+                f"the gateway's pod runs on node {node}, where no worker with the netlink driver runs. "
+                f"Start one there with EIP_RECLAIMER_NODE_NAME={node}, or use the exec driver."
+            )
+        return name
+
+    def _trace_change(self, job: ReclaimJob, why: str) -> None:
+        """Trace why a job is run again later, once per reason: it may be for many seconds, every second."""
+        if job.meta.get("waits_for") == why:
+            return
+        job.meta["waits_for"] = why
+        pipe = self._work_queue.redis.pipeline(transaction=True)
+        self._work_queue.records.trace(pipe, job.id, "later", why=why, worker=self.name)
+        pipe.execute()
+
+    def _forget_pending(self, pipe: Any, job: ReclaimJob) -> None:
+        """A failed job's work is no longer taken over by others: it waits for a person."""
+        work = self._work_queue.records.work(job.id)
+        if work is not None:
+            pipe.hdel(self._work_queue.keys.pending(work.gateway), job.id)
+
+    def _promote_until(self, stop: threading.Event) -> None:
+        failing = False
+        while not stop.wait(1.0 if failing else DUE_SECONDS):
+            try:
+                self._recovery.promote_due()
+                failing = False
+            except RedisError as error:
+                if not failing:
+                    log.error("due retries wait for redis", reason=str(error))
+                failing = True
+
+
+class UnbreakableQueue(Queue):
+    """A queue on which a job that cannot even be read fails by itself instead of ending the worker."""
+
+    @classmethod
+    def _fetch_dequeued_job(  # type: ignore[override]
+        cls, connection: Any, queue_key: str, job_id: str, **kwargs: Any
+    ) -> Any:
+        try:
+            return super()._fetch_dequeued_job(connection, queue_key, job_id, **kwargs)
+        except RedisError:
+            raise
+        except Exception as error:  # whatever a forged hash makes RQ raise
+            reason = f"the job's record in Redis cannot be read ({type(error).__name__}: {error}); drop it"
+            log.error("job rejected", job=job_id, reason=reason)
+            queue = cls.from_queue_key(queue_key, connection=connection, serializer=JSONSerializer)
+            with connection.pipeline() as pipe:
+                pipe.delete(Job.key_for(job_id))
+                stand_in = Job.create(
+                    "unreadable", id=job_id, connection=connection, serializer=JSONSerializer, origin=queue.name
+                )
+                stand_in.save(pipeline=pipe)
+                stand_in.set_status(JobStatus.FAILED, pipeline=pipe)
+                stand_in._handle_failure(reason, pipe)  # RQ has no public way to fail a job unrun
+                pipe.lrem(queue.intermediate_queue_key, 1, job_id)
+                pipe.execute()
+            return None
+
+
+def _readable_meta(job: Any) -> dict[str, Any]:
+    """What we noted in the job; nothing where somebody else wrote something else there."""
+    return job.meta if isinstance(job.meta, dict) else {}
+
+
+def worker_name() -> str:
+    """A name for this worker that no other has, and that says where it runs."""
+    return f"{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:6]}"
