@@ -81,6 +81,11 @@ class Producer:
         self._redis_failed = False
         self._redis_went_back = False
 
+    @property
+    def position(self) -> int | None:
+        """The resourceVersion of the last event seen; None before the first list."""
+        return self._position
+
     def run(self, stop: threading.Event) -> None:
         """Produce until told to stop.
 

@@ -13,6 +13,7 @@ from redis import Redis
 from rq import Queue
 from rq.exceptions import NoSuchJobError
 from rq.job import JobStatus
+from rq.serializers import JSONSerializer
 
 from shared.errors import InvalidPayloadError
 from shared.log import get_logger
@@ -83,10 +84,11 @@ class Recovery:
         abandoned = []
         for queue in self._queues:
             registry = queue.started_job_registry
-            for entry in self._redis.zrangebyscore(registry.key, 0, time.time()):
+            expired: list[bytes] = self._redis.zrangebyscore(registry.key, 0, time.time())  # type: ignore[assignment]
+            for entry in expired:
                 if not self._redis.zrem(registry.key, entry):
                     continue
-                job = self._job(registry.parse_job_id(cast("bytes", entry).decode()))
+                job = self._job(registry.parse_job_id(entry.decode()))
                 if job is not None and job.get_status(refresh=False) == JobStatus.STARTED:
                     abandoned.append(job)
         return abandoned
@@ -146,6 +148,7 @@ class Recovery:
 
     def _job(self, job_id: str) -> ReclaimJob | None:
         try:
-            return ReclaimJob.fetch(job_id, connection=self._redis, serializer=self._work_queue.queue.serializer)
+            job = ReclaimJob.fetch(job_id, connection=self._redis, serializer=JSONSerializer)
         except NoSuchJobError:
             return None
+        return cast("ReclaimJob", job)

@@ -100,7 +100,7 @@ def _faults(server: ApiServer, method: str, kind: str, body: Mapping[str, Any]) 
         setters[kind](**values)
     elif method != "GET" or kind:
         raise errors.plain(404, f"no such fault: {kind}")
-    in_force = {"answers": faults.answers, "delays": faults.delays, "partials": faults.partials}
+    in_force: dict[str, Any] = {"answers": faults.answers, "delays": faults.delays, "partials": faults.partials}
     return {
         name: [{**asdict(each), "verbs": sorted(each.verbs)} for each in each_kind if not each.over]
         for name, each_kind in in_force.items()

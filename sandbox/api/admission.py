@@ -113,10 +113,11 @@ def checked_metadata(resource: Resource, metadata: Object) -> Object:
             continue
         if not isinstance(value, wanted) or isinstance(value, bool):
             raise _undecodable(resource, value, f"struct field ObjectMeta.{field}", wanted.__name__)
+        members: list[Any] = []
         if isinstance(value, dict):
             members = list(value.values())
-        else:
-            members = value if field == "finalizers" else []
+        elif field == "finalizers":
+            members = [*value] if isinstance(value, list) else []
         for member in members:
             if not isinstance(member, str):
                 raise _undecodable(resource, member, f"struct field ObjectMeta.{field}", "string")

@@ -183,7 +183,7 @@ def _container(pod: Object, asked: str) -> str:
     name = pod["metadata"]["name"]
     names = [container.get("name", "") for container in pod["spec"]["containers"]]
     default = (pod["metadata"].get("annotations") or {}).get("kubectl.kubernetes.io/default-container")
-    container: str = asked or (default if default in names else names[0])
+    container = asked or str(default if default in names else names[0])
     if container not in names:
         raise errors.bad_request(f"container {container} is not valid for pod {name}")
     if not pod["spec"].get("nodeName"):

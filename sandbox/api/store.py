@@ -203,5 +203,5 @@ class Store:
 
 
 def _ordered(content: Object) -> Object:
-    head = {key: content[key] for key in ("apiVersion", "kind", "metadata") if key in content}
+    head: Object = {key: content[key] for key in ("apiVersion", "kind", "metadata") if key in content}
     return {**head, **content}

