@@ -23,7 +23,9 @@ app = typer.Typer(
 brake_app = typer.Typer(help="What holds back releases when one list says that far too many EIPs are gone.")
 app.add_typer(brake_app, name="brake", no_args_is_help=True)
 
-RedisUrl = Annotated[str | None, typer.Option("--redis-url", help="redis://user:password@host:6379/0", show_default=False)]
+RedisUrl = Annotated[
+    str | None, typer.Option("--redis-url", help="redis://user:password@host:6379/0", show_default=False)
+]
 Kubeconfig = Annotated[Path | None, typer.Option("--kubeconfig", help="kubeconfig file", show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="print JSON")]
 
@@ -97,7 +99,9 @@ def brake_release(redis_url: RedisUrl = None) -> None:
     if state is None:
         typer.echo("the brake is not engaged, nothing to release")
     else:
-        typer.echo(f"confirmed: {state.reason}. A producer goes on with its next list, within EIP_RECLAIMER_BRAKE_RECHECK.")
+        typer.echo(
+            f"confirmed: {state.reason}. A producer goes on with its next list, within EIP_RECLAIMER_BRAKE_RECHECK."
+        )
 
 
 def main() -> None:

@@ -113,7 +113,7 @@ class WorkQueue:
         )
 
     def publish(self, pipe: Pipeline, work: Work, event: str, **details: Any) -> None:
-        """Queue into the caller's transaction: the record, the pending entry and the job."""
+        """Queue into the caller's transaction, after its `multi()`: the record, the pending entry and the job."""
         self.records.open(pipe, work, event, gateway=work.gateway, **details)
         self.add_pending(pipe, work)
         # Whoever waits for an address back is served before whoever waits for one to go.
@@ -128,6 +128,7 @@ class WorkQueue:
     def publish_now(self, works: Sequence[Work], event: str, **details: Any) -> None:
         """Publish in a transaction of its own."""
         with self.redis.pipeline(transaction=True) as pipe:
+            pipe.multi()  # type: ignore[no-untyped-call]
             for work in works:
                 self.publish(pipe, work, event, **details)
             pipe.execute()

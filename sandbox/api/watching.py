@@ -134,6 +134,8 @@ class Watch:
         collection.wakers.add(self._waker)
         try:
             bookmark_at = self._next_bookmark(loop.time(), deadline)
+            replayed = collection.changes_from(place)
+            known = max(floor, replayed[-1].version) if replayed else floor
             while self.cut is None:
                 self._waker.clear()
                 changes = collection.changes_from(place)
@@ -150,7 +152,8 @@ class Watch:
                     return
                 if now >= bookmark_at:
                     bookmark_at = self._next_bookmark(now, deadline)
-                    if self._store.version >= floor:
+                    # Like the real server, send none to a client that knows as much since it began.
+                    if self._store.version > known:
                         yield self._bookmark()
                     continue
                 await self._sleep(min(deadline, bookmark_at) - now)

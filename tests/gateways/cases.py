@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 INTERFACES = ("eth0", "net1", "net2")
 ADDRESSES = (
-    *(f"10.1.69.{host}/24" for host in (1, 2, 20, 205, 206, 207)),
+    # .207 would be the broadcast address of 10.1.69.204/30: the kernel makes no connected route from such an address.
+    *(f"10.1.69.{host}/24" for host in (1, 2, 20, 205, 206, 210)),
     "10.1.69.205/32",
     "10.1.69.206/30",
     "10.1.69.205/30",

@@ -27,13 +27,14 @@ restore() {
   for i in "${!former[@]}"; do
     echo "${former[$i]}" >"$conf/$i/promote_secondaries"
   done 2>/dev/null
+  former=()
 }
 trap restore EXIT
 trap 'exit 1' HUP INT TERM PIPE
 
 fail() {
   text="$*"
-  echo "error ${text//$'\n'/; }"
+  return 1
 }
 
 show() {
@@ -42,7 +43,6 @@ show() {
     echo "${out//$'\n'/ }"
   else
     fail "ip -N -j $*: $(ip -N -j "$@" 2>&1 >/dev/null </dev/null)"
-    return 1
   fi
 }
 
@@ -61,7 +61,6 @@ look() {
     read -r value <"$f/promote_secondaries" && echo "knob ${f##*/} $value"
   done 2>/dev/null
   set -f
-  echo done
 }
 
 # `ip` with the rest of the arguments; what it says when the work is done already is no failure.
@@ -71,7 +70,6 @@ run() {
   out=$(ip "$@" 2>&1 </dev/null) && return
   [[ ${out,,} =~ $already ]] && return
   fail "ip $*: $out"
-  return 1
 }
 
 # The deletions gathered so far by one process; when that fails, one by one to find out which.
@@ -90,12 +88,12 @@ promote() {
   local file=$conf/$1/promote_secondaries value
   if ! { read -r value <"$file"; } 2>/dev/null; then
     fail "$file cannot be read"
-    return 1
+    return
   fi
   [[ ${former[$1]} ]] || former[$1]=$value
   if ! { echo "$2" >"$file"; } 2>/dev/null; then
     fail "$file cannot be written"
-    return 1
+    return
   fi
   if [[ ${former[$1]} == "$2" ]]; then unset "former[$1]"; fi
 }
@@ -112,7 +110,7 @@ route() {
 
 act() {
   local line doomed=()
-  if ((${#steps[@]} != $1)); then
+  if [[ ${#steps[@]} != "$1" ]]; then
     fail "${#steps[@]} steps arrived of $1"
     return
   fi
@@ -135,15 +133,23 @@ act() {
       route) shift; route "$@" ;;
     esac || return
   done
-  delete || return
-  echo done
+  delete
+}
+
+answer() {
+  if "$@"; then
+    echo done
+  else
+    restore
+    echo "error ${text//$'\n'/; }"
+  fi
 }
 
 while IFS= read -r -t "$wait" line; do
   case $line in
-    read) look ;;
+    read) answer look ;;
     go\ *)
-      if [[ ${line#go } =~ ^[0-9]+$ ]]; then act "${line#go }"; else fail "not a count: $line"; fi
+      answer act "${line#go }"
       steps=()
       ;;
     bye) exit 0 ;;
