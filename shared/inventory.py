@@ -97,7 +97,7 @@ class Inventory:
                     )
                     confirmations = self._confirmations(pipe, result)
                     position = self._position(pipe, resource_version)
-                    pipe.multi()  # type: ignore[no-untyped-call]
+                    pipe.multi()
                     self._apply(pipe, result, confirmations)
                     if position is not None:
                         pipe.hset(
@@ -119,7 +119,7 @@ class Inventory:
         """
         lost = [work for work in works if not self._redis.exists(self._keys.record(work.id))]
         with self._redis.pipeline(transaction=True) as pipe:
-            pipe.multi()  # type: ignore[no-untyped-call]
+            pipe.multi()
             for work in lost:
                 if work.uid and work.kind != "confirmation":
                     self._entomb(pipe, work.uid)

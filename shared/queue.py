@@ -128,7 +128,7 @@ class WorkQueue:
     def publish_now(self, works: Sequence[Work], event: str, **details: Any) -> None:
         """Publish in a transaction of its own."""
         with self.redis.pipeline(transaction=True) as pipe:
-            pipe.multi()  # type: ignore[no-untyped-call]
+            pipe.multi()
             for work in works:
                 self.publish(pipe, work, event, **details)
             pipe.execute()

@@ -10,7 +10,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any, TypeVar
 
 import pytest
@@ -150,7 +150,7 @@ def make_product(cluster: SandboxCluster, server: ValkeyServer, redis: Redis) ->
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
     report: Any = yield
     has_it = "envtest" not in item.keywords or os.environ.get("KUBEBUILDER_ASSETS")
     if os.environ.get("EIP_RECLAIMER_NO_SKIPS") and report.skipped and has_it:

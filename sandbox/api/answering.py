@@ -16,7 +16,7 @@ from sandbox.api.routing import target_of
 from sandbox.api.watching import Cut, Watch, WatchOptions, error_line
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import AsyncIterator, Mapping
 
     from sandbox.api.resources import Object
     from sandbox.api.routing import Target
@@ -172,14 +172,8 @@ class Answering:
         )
         server.watches.add(watch)
         try:
-            if options.initial:
-                await self._reached(options.version)
-            async for lines in watch.lines():
+            async for lines in self._lines(watch, options):
                 await response.write(lines)
-            if watch.cut is Cut.MID_LINE:
-                await response.write(HALF_A_LINE)
-        except errors.StatusError as error:
-            await response.write(error_line(error))
         except ConnectionError:
             return response
         finally:
@@ -187,6 +181,17 @@ class Answering:
         if watch.cut in (Cut.DROP, Cut.MID_LINE) and request.transport is not None:
             request.transport.close()
         return response
+
+    async def _lines(self, watch: Watch, options: WatchOptions) -> AsyncIterator[bytes]:
+        try:
+            if options.initial:
+                await self._reached(options.version)
+            async for lines in watch.lines():
+                yield lines
+        except errors.StatusError as error:
+            yield error_line(error)
+        if watch.cut is Cut.MID_LINE:
+            yield HALF_A_LINE
 
     async def _exec(self, request: web.Request, target: Target) -> web.StreamResponse:
         pod = operations.existing(self._server.store, PODS, target.key)

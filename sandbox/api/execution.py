@@ -56,6 +56,7 @@ class Executions:
         self.latency = latency
         self.newest: deque[Execution] = deque(maxlen=10_000)
         self.per_pod: Counter[str] = Counter()
+        self._running: set[asyncio.subprocess.Process] = set()
 
     @property
     def total(self) -> int:
@@ -66,6 +67,10 @@ class Executions:
         """Start counting anew."""
         self.newest.clear()
         self.per_pod.clear()
+
+    async def stop(self) -> None:
+        """Kill every command that runs."""
+        await asyncio.gather(*map(_kill, self._running))
 
     async def serve(self, request: web.Request, pod: Object) -> web.StreamResponse:
         """Answer a pods/exec request.
@@ -108,12 +113,18 @@ class Executions:
         except OSError as error:
             await _finish(socket, _not_started(argv, error))
             return
+        self._running.add(process)
         try:
             await _converse(request, socket, process)
         finally:
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
+            self._running.discard(process)
+            await _kill(process)
+
+
+async def _kill(process: asyncio.subprocess.Process) -> None:
+    if process.returncode is None:
+        process.kill()
+        await process.wait()
 
 
 async def _converse(request: web.Request, socket: web.WebSocketResponse, process: asyncio.subprocess.Process) -> None:

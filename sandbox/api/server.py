@@ -87,6 +87,7 @@ class ApiServer:
     async def stop(self) -> None:
         """Stop answering; watches and executions end."""
         await self.cut_watches(Cut.END)
+        await self.executions.stop()
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None
@@ -156,9 +157,17 @@ class ApiServerThread:
         return self.server.url
 
     def start(self) -> None:
-        """Begin to answer."""
+        """Begin to answer.
+
+        Raises:
+            OSError: the port is taken.
+        """
         self._thread.start()
-        self.call(self.server.start())
+        try:
+            self.call(self.server.start())
+        except BaseException:
+            self.stop()
+            raise
 
     def stop(self) -> None:
         """Stop answering and end the thread."""

@@ -113,36 +113,29 @@ class Watch:
         self._waker.set()
 
     async def lines(self) -> AsyncIterator[bytes]:
-        """The events, several lines at a time, until the timeout or the cut."""
-        options, collection = self._options, self._collection
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + options.timeout
-        floor = options.version or 0
-        if options.initial:
-            floor = self._store.version
-            place = collection.place_after(floor)
-            yield self._initial_events()
-        elif not floor:
-            floor = self._store.version
-            place = collection.place_after(floor)
-        elif floor < collection.oldest:
-            message = f"too old resource version: {floor} ({collection.oldest})"
-            yield error_line(errors.expired(message))
-            return
-        else:
-            place = collection.place_after(floor)
+        """The events, several lines at a time, until the timeout or the cut.
+
+        Raises:
+            StatusError: 410, the resourceVersion to begin after is forgotten.
+        """
+        collection, loop = self._collection, asyncio.get_running_loop()
+        deadline = loop.time() + self._options.timeout
+        bookmark_at = self._next_bookmark(loop.time(), deadline)
+        floor = self._floor()
+        place = collection.place_after(floor)
+        replayed = collection.changes_from(place)
+        known = max(floor, replayed[-1].version) if replayed else floor
         collection.wakers.add(self._waker)
         try:
-            bookmark_at = self._next_bookmark(loop.time(), deadline)
-            replayed = collection.changes_from(place)
-            known = max(floor, replayed[-1].version) if replayed else floor
+            if self._options.initial:
+                yield self._initial_events()
             while self.cut is None:
                 self._waker.clear()
                 changes = collection.changes_from(place)
                 if changes is None:
                     return
-                place += len(changes)
                 if changes:
+                    place += len(changes)
                     lines = (self._line(change) for change in changes if change.version > floor)
                     if text := b"".join(filter(None, lines)):
                         yield text
@@ -150,15 +143,24 @@ class Watch:
                 now = loop.time()
                 if now >= deadline:
                     return
-                if now >= bookmark_at:
-                    bookmark_at = self._next_bookmark(now, deadline)
-                    # Like the real server, send none to a client that knows as much since it began.
-                    if self._store.version > known:
-                        yield self._bookmark()
+                if now < bookmark_at:
+                    await self._sleep(min(deadline, bookmark_at) - now)
                     continue
-                await self._sleep(min(deadline, bookmark_at) - now)
+                bookmark_at = self._next_bookmark(now, deadline)
+                # Like the real server, send none to a client that knows as much since it began.
+                if self._store.version > known:
+                    yield self._bookmark()
         finally:
             collection.wakers.discard(self._waker)
+
+    def _floor(self) -> int:
+        """The resourceVersion whose later changes are sent: the one asked for, or the present."""
+        asked = self._options.version
+        if self._options.initial or not asked:
+            return self._store.version
+        if asked < self._collection.oldest:
+            raise errors.expired(f"too old resource version: {asked} ({self._collection.oldest})")
+        return asked
 
     async def _sleep(self, seconds: float) -> None:
         try:

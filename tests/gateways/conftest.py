@@ -36,7 +36,8 @@ class Pods:
     namespaces: dict[str, NetworkNamespace] = field(default_factory=dict)
     command: dict[str, list[str]] = field(default_factory=dict)
     """By pod UID what is run instead of the command that was asked for, which becomes its arguments."""
-    running: list[asyncio.subprocess.Process] = field(default_factory=list)
+    started: list[int] = field(default_factory=list)
+    """The process ids of all commands, oldest first."""
     api: ApiServerThread | None = None
 
     def add(self, name: str, namespace: NetworkNamespace) -> GatewayPod:
@@ -71,7 +72,7 @@ class Pods:
         process = await asyncio.create_subprocess_exec(
             *self.namespaces[uid].command(command), stdin=pipe, stdout=pipe, stderr=pipe
         )
-        self.running.append(process)
+        self.started.append(process.pid)
         return process
 
 

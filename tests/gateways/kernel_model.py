@@ -1,6 +1,6 @@
 """What Linux does with addresses and routes, as a model: written from devinet.c, fib_frontend.c and addrconf.c.
 
-It knows nothing of plans. `test_kernel_model.py` holds it against the real kernel, `test_plan.py` holds plans against it.
+It knows nothing of plans. `test_kernel_model.py` holds it against the real kernel, `test_plan.py` plans against it.
 """
 
 from __future__ import annotations
@@ -147,7 +147,7 @@ class Kernel:
     def _delete_ipv6(self, address: Address) -> None:
         held = self.addresses[address.interface]
         held.remove(address)
-        if not any(other.ip in address.network for other in held if other.ip.version == 6):
+        if not any(other.network == address.network for other in held):
             through = [
                 route
                 for route in self.routes

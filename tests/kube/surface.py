@@ -42,7 +42,7 @@ class Answer:
     @property
     def reason(self) -> str:
         """The reason of a Status; empty when it has none."""
-        return self.body.get("reason", "")
+        return str(self.body.get("reason", ""))
 
     @property
     def names(self) -> list[str]:
@@ -76,7 +76,7 @@ class KubeApi:
 
     def client(self) -> ApiClient:
         """A client of the kubernetes package; it is closed with the test."""
-        client = config.new_client_from_config(str(self.kubeconfig_path))
+        client: ApiClient = config.new_client_from_config(str(self.kubeconfig_path))
         self._clients.append(client)
         return client
 
@@ -144,3 +144,34 @@ def eip(name: str, **fields: Any) -> dict[str, Any]:
         if each in fields:
             metadata[each] = fields.pop(each)
     return {"apiVersion": "kubeovn.io/v1", "kind": "IptablesEIP", "metadata": metadata, **fields}
+
+
+def created(api: KubeApi, name: str, **fields: Any) -> dict[str, Any]:
+    """An EIP that is there now, as the server answered its creation."""
+    answer = api.ask("POST", EIPS, eip(name, **fields))
+    assert answer.code == 201, answer.body
+    body: dict[str, Any] = answer.body
+    return body
+
+
+def patched(api: KubeApi, name: str, change: Any) -> dict[str, Any]:
+    """An EIP after a merge patch."""
+    answer = api.ask("PATCH", f"{EIPS}/{name}", change, content_type=MERGE)
+    assert answer.code == 200, answer.body
+    body: dict[str, Any] = answer.body
+    return body
+
+
+def version_of(body: dict[str, Any]) -> int:
+    """The resourceVersion of an object or a list."""
+    return int(body["metadata"]["resourceVersion"])
+
+
+def current_version(api: KubeApi) -> int:
+    """The resourceVersion of a list of EIPs now."""
+    return version_of(api.ask("GET", EIPS).body)
+
+
+def seen(events: Any) -> list[tuple[str, str]]:
+    """Type and name of each event of a watch, without bookmarks."""
+    return [(each["type"], each["object"]["metadata"]["name"]) for each in events if each["type"] != "BOOKMARK"]

@@ -193,6 +193,21 @@ class TestCluster:
         uid = sandbox_api.call(sandbox_api.server.set_cluster_uid())
         assert before != uid == api.ask("GET", KUBE_SYSTEM).body["metadata"]["uid"]
 
+    def test_a_restarted_server_keeps_its_address_and_objects(
+        self, api: KubeApi, sandbox_api: ApiServerThread, eips: list[str]
+    ) -> None:
+        watch = OpenWatch(api)
+        sandbox_api.call(sandbox_api.server.stop())
+        watch.ended()
+        with pytest.raises(urllib3.exceptions.HTTPError):
+            api.ask("GET", EIPS)
+        sandbox_api.call(sandbox_api.server.start())
+        assert api.ask("GET", EIPS).names == eips
+
+    def test_a_taken_port_is_an_error(self, sandbox_api: ApiServerThread) -> None:
+        with pytest.raises(OSError, match="address already in use"):
+            ApiServerThread(port=sandbox_api.server.port).start()
+
     def test_requests_are_counted_by_verb_and_path(
         self, api: KubeApi, sandbox_api: ApiServerThread, eips: list[str]
     ) -> None:

@@ -132,7 +132,7 @@ def _routes_to_put_back(snapshot: Snapshot, doomed: Sequence[Address]) -> list[R
         (address.interface, str(address.network))
         for address in doomed
         if address.ip.version == 6
-        and not any(other.interface == address.interface and other.ip in address.network for other in kept)
+        and not any(other.interface == address.interface and other.network == address.network for other in kept)
     }
     lost = []
     for route in snapshot.routes:

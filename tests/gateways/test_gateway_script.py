@@ -1,0 +1,143 @@
+"""The script that runs in the container, on its own: what it obeys, what it refuses, and how it ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.gateways import real_kernel
+from workers.gateways.exec import script
+
+if TYPE_CHECKING:
+    from sandbox.netns import NetworkNamespace
+
+pytestmark = pytest.mark.kernel
+
+
+def start(netns: NetworkNamespace, wait: str = "5") -> subprocess.Popen[str]:
+    pipe = subprocess.PIPE
+    # setsid, because a container's command is not part of the worker's session either.
+    argv = netns.command(["bash", "-c", script(), "gateway", wait])
+    return subprocess.Popen(argv, stdin=pipe, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
+
+
+def ask(process: subprocess.Popen[str], message: str) -> str:
+    """Send lines; the first line of the answer."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(message)
+    process.stdin.flush()
+    return process.stdout.readline().rstrip("\n")
+
+
+@pytest.fixture
+def gateway(netns: NetworkNamespace) -> NetworkNamespace:
+    netns.ip("addr", "add", "10.1.69.205/24", "dev", "net1")
+    netns.ip("addr", "add", "10.1.69.206/24", "dev", "net1")
+    return netns
+
+
+def test_it_is_short_enough_for_a_request_line() -> None:
+    assert len(script()) < 4000
+    assert not [line for line in script().splitlines() if line.startswith(("#", " "))]
+
+
+@pytest.mark.parametrize("end", ["eof", signal.SIGTERM, signal.SIGHUP, signal.SIGINT, "silence"])
+def test_a_flag_left_set_is_set_back_however_it_ends(gateway: NetworkNamespace, end: str | signal.Signals) -> None:
+    process = start(gateway, "0.5")
+    assert ask(process, "promote net1 1\ngo 1\n") == "done"
+    assert real_kernel.promote_secondaries(gateway, "net1")
+    assert process.stdin is not None
+    if end == "eof":
+        process.stdin.close()
+    elif isinstance(end, signal.Signals):
+        os.kill(process.pid, end)
+    process.wait(timeout=5)
+    assert not real_kernel.promote_secondaries(gateway, "net1")
+
+
+def test_a_flag_that_was_set_before_stays_set(gateway: NetworkNamespace) -> None:
+    gateway.run("bash", "-c", "echo 1 > /proc/sys/net/ipv4/conf/net1/promote_secondaries")
+    process = start(gateway)
+    assert ask(process, "promote net1 1\ngo 1\n") == "done"
+    process.communicate("bye\n", timeout=5)
+    assert real_kernel.promote_secondaries(gateway, "net1")
+
+
+def test_it_ends_when_nobody_speaks_to_it(gateway: NetworkNamespace) -> None:
+    process = start(gateway, "0.3")
+    began = time.monotonic()
+    assert process.wait(timeout=5) == 0
+    assert time.monotonic() - began < 3
+    assert "10.1.69.205/24" in gateway.ip("addr")
+
+
+def test_steps_that_are_not_all_there_are_not_begun(gateway: NetworkNamespace) -> None:
+    process = start(gateway)
+    assert ask(process, "del net1 10.1.69.206/24\ngo 2\n").startswith("error 1 steps arrived of 2")
+    assert ask(process, "del net1 10.1.69.206/24\ngo 1; reboot\n").startswith("error")
+    process.communicate("del net1 10.1.69.206/24\ngo", timeout=5)
+    assert "10.1.69.206/24" in gateway.ip("addr")
+
+
+def test_it_stops_at_the_first_step_that_fails_and_says_which(gateway: NetworkNamespace) -> None:
+    process = start(gateway)
+    answer = ask(process, "add net1 10.1.69.9/24\nadd nope0 10.1.69.8/24\nadd net1 10.1.69.7/24\ngo 3\n")
+    assert answer.startswith("error ip addr add 10.1.69.8/24 dev nope0: Cannot find device")
+    assert ask(process, "del net1 10.1.69.206/24\ndel nope0 10.1.69.206/24\ngo 2\n").startswith(
+        "error ip addr del 10.1.69.206/24 dev nope0: Cannot find device"
+    )
+    process.communicate("bye\n", timeout=5)
+    addresses = gateway.ip("addr")
+    assert "10.1.69.9/24" in addresses
+    assert "10.1.69.7/24" not in addresses
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "del net1 10.1.69.206/24; reboot",
+        "del net1 $(touch /tmp/x)/24",
+        "del net1 10.1.69.206",
+        "del net1  10.1.69.206/24",
+        "del * 10.1.69.206/24",
+        "del -force 10.1.69.206/24",
+        "del ../net1 10.1.69.206/24",
+        "promote ../../../../kernel 1",
+        "promote net1 2",
+        "promote net1",
+        "route 4 default net1 - - 3 0 254 - -; x",
+        "route 4 default net1 - - 3 0 254 -",
+        "route 5 default net1 - - 3 0 254 - -",
+        "addr flush dev net1",
+        "",
+        "read ",
+        "\x01",
+    ],
+)
+def test_a_line_of_another_shape_keeps_all_steps_from_being_done(gateway: NetworkNamespace, line: str) -> None:
+    process = start(gateway)
+    assert ask(process, f"del net1 10.1.69.206/24\n{line}\ngo 2\n").startswith("error not a step")
+    process.communicate("bye\n", timeout=5)
+    assert "10.1.69.206/24" in gateway.ip("addr")
+
+
+@given(
+    lines=st.lists(
+        st.text(st.characters(blacklist_characters="\n", blacklist_categories=["Cs"])), min_size=1, max_size=30
+    )
+)
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_no_noise_changes_anything(gateway: NetworkNamespace, lines: list[str]) -> None:
+    before = real_kernel.everything(gateway)
+    process = start(gateway)
+    process.communicate("\n".join([*lines, f"go {len(lines)}", "bye", ""]), timeout=10)
+    assert process.returncode == 0
+    assert real_kernel.everything(gateway) == before
