@@ -35,5 +35,4 @@ $(VENV)/run: requirements.lock pyproject.toml
 
 $(VENV)/dev: $(VENV)/run requirements-dev.lock
 	$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements-dev.lock
-	$(BIN)/pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
 	touch $@

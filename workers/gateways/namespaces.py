@@ -1,4 +1,4 @@
-"""From a gateway pod to its network namespace, as an open file descriptor.
+"""From a gateway pod to its network namespace, as an open file descriptor, and to a socket inside it.
 
 The descriptor is taken first and checked afterwards: it keeps pointing at the namespace that was checked, whatever
 becomes of the process id or the file that led to it.
@@ -6,9 +6,12 @@ becomes of the process id or the file that led to it.
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
 import os
 import re
+import socket
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
 
 NS_GET_NSTYPE = 0xB703
 CLONE_NEWNET = 0x40000000
+_LIBC = ctypes.CDLL(None, use_errno=True)
 POD_UID = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,62}", re.ASCII)
 
 
@@ -152,3 +156,31 @@ def _check(descriptor: int, pod: GatewayPod, proc: Path) -> None:
                 f"pod {pod.name} shares the {owner}'s own network namespace, whose addresses are never touched: "
                 "a gateway's pod does not run with hostNetwork"
             )
+
+
+def netlink_socket(namespace: int) -> int:
+    """A new rtnetlink socket inside the namespace that the descriptor names; its descriptor.
+
+    A thread of its own enters the namespace, makes the socket, and ends: the rest of the process stays where it is, and
+    nothing is forked, which in a process with other threads may hang.
+
+    Raises:
+        OSError: the namespace may not be entered; that needs CAP_SYS_ADMIN.
+    """
+    made: list[int | OSError] = []
+
+    def make() -> None:
+        if _LIBC.setns(namespace, CLONE_NEWNET) != 0:
+            made.append(OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno())))
+            return
+        try:
+            made.append(socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM, socket.NETLINK_ROUTE).detach())
+        except OSError as error:
+            made.append(error)
+
+    thread = threading.Thread(target=make, name="namespace")
+    thread.start()
+    thread.join()
+    if isinstance(made[0], OSError):
+        raise made[0]
+    return made[0]

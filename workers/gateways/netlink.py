@@ -10,11 +10,8 @@ counts alone; setting it although `all` is set already changes nothing.
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
-import socket
-import threading
 import time
 from collections import OrderedDict
 from contextlib import contextmanager, suppress
@@ -38,6 +35,7 @@ from workers.gateways.interface import (
     SetPromoteSecondaries,
     Snapshot,
 )
+from workers.gateways.namespaces import netlink_socket
 from workers.gateways.rtnetlink import (
     AF_INET,
     AF_INET6,
@@ -60,10 +58,6 @@ if TYPE_CHECKING:
 DUMP_ATTEMPTS = 5
 MAX_OPEN = 32
 MAX_IDLE = 30.0
-
-
-_LIBC = ctypes.CDLL(None, use_errno=True)
-_CLONE_NEWNET = 0x40000000
 
 
 class NetlinkGateway:
@@ -271,7 +265,7 @@ class NetlinkDriver:
         try:
             # groups=0: a kept socket must not fill up with notifications that nobody reads.
             opened = IPRoute(
-                fileno=_netlink_socket(descriptor),
+                fileno=netlink_socket(descriptor),
                 groups=0,
                 ext_ack=True,
                 strict_check=True,
@@ -295,31 +289,6 @@ class NetlinkDriver:
         if (kept := self._sockets.pop(uid, None)) is not None:
             with suppress(Exception):
                 kept[1].close()
-
-
-def _netlink_socket(namespace: int) -> int:
-    """A new rtnetlink socket inside the namespace that the descriptor names; its descriptor.
-
-    A thread of its own enters the namespace, makes the socket, and ends: the rest of the process stays where it is, and
-    nothing is forked, which in a process with other threads may hang.
-    """
-    made: list[int | OSError] = []
-
-    def make() -> None:
-        if _LIBC.setns(namespace, _CLONE_NEWNET) != 0:
-            made.append(OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno())))
-            return
-        try:
-            made.append(socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM, socket.NETLINK_ROUTE).detach())
-        except OSError as error:
-            made.append(error)
-
-    thread = threading.Thread(target=make, name="namespace")
-    thread.start()
-    thread.join()
-    if isinstance(made[0], OSError):
-        raise made[0]
-    return made[0]
 
 
 @contextmanager

@@ -25,6 +25,7 @@ IFA_F_SECONDARY = 1
 RTEXT_FILTER_SKIP_STATS = 8
 NLM_F_DUMP_INTR = 16
 
+_ADDRESS_ATTRIBUTES = {"IFA_LOCAL", "IFA_ADDRESS", "IFA_FLAGS"}
 _ROUTE_ATTRIBUTES = {
     "RTA_TABLE", "RTA_DST", "RTA_GATEWAY", "RTA_VIA", "RTA_OIF", "RTA_PREFSRC", "RTA_PRIORITY", "RTA_CACHEINFO",
     "RTA_PREF", "RTA_MULTIPATH",
@@ -85,9 +86,10 @@ def route_arguments(route: Route, index: int) -> dict[str, Any]:
 
 def address_of(message: Any, interface: str) -> Address:
     """The address in an RTM_NEWADDR."""
-    local = message.get_attr("IFA_LOCAL")
-    address = message.get_attr("IFA_ADDRESS")
-    flags = message.get_attr("IFA_FLAGS")
+    # Once through them, because `get_attr` goes through them each time and there may be hundreds of addresses.
+    attributes = {cell[0]: cell[1] for cell in message["attrs"] if cell[0] in _ADDRESS_ATTRIBUTES}
+    local, address = attributes.get("IFA_LOCAL"), attributes["IFA_ADDRESS"]
+    flags = attributes.get("IFA_FLAGS")
     return Address(
         interface=interface,
         ip=ip_address(local or address),
