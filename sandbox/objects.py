@@ -194,8 +194,13 @@ def gateway_pod(
 
 
 def pod_status(*, ready: bool, pod_ip: str, now: str) -> Object:
-    """The status of a pod that runs; `now` in RFC 3339."""
+    """The status of a pod on its node; `now` in RFC 3339.
+
+    A gateway's container has no readiness probe: it is ready while it runs.
+    """
     state = "True" if ready else "False"
+    running = {"running": {"startedAt": now}}
+    waiting = {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off restarting failed container"}}
     kinds = {"Initialized": "True", "Ready": state, "ContainersReady": state, "PodScheduled": "True"}
     return {
         "phase": "Running",
@@ -214,8 +219,8 @@ def pod_status(*, ready: bool, pod_ip: str, now: str) -> Object:
                 "imageID": "",
                 "ready": ready,
                 "restartCount": 0,
-                "started": True,
-                "state": {"running": {"startedAt": now}},
+                "started": ready,
+                "state": running if ready else waiting,
             }
         ],
     }
