@@ -3,8 +3,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: test lint types format lock clean
+.PHONY: demo test lint types format lock clean
 .DELETE_ON_ERROR:
+
+demo: $(VENV)/run  ## the main job, played on this machine; ARGS=--json for scripts
+	@$(BIN)/python -m cli demo $(ARGS)
 
 test: $(VENV)/dev  ## all tests; namespaces are made as root or in a user namespace
 	$(BIN)/python -m sandbox.privileges -- $(BIN)/python -m pytest $(TESTS)
@@ -28,11 +31,11 @@ clean:
 	rm -rf $(VENV)
 
 $(VENV)/run: requirements.lock pyproject.toml
-	$(PYTHON) -c 'import sys; sys.exit("python3 >= 3.11 is needed, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements.lock
-	touch $@
+	@$(PYTHON) -c 'import sys; sys.exit("python3 >= 3.11 is needed, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements.lock
+	@touch $@
 
 $(VENV)/dev: $(VENV)/run requirements-dev.lock
-	$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements-dev.lock
-	touch $@
+	@$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	@touch $@

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -70,9 +71,16 @@ def trace(
     for work_id, life in lives.items():
         typer.secho(f"{work_id}  {life['description']}", bold=True)
         for event in life["events"]:
-            details = ", ".join(f"{key}: {value}" for key, value in event.items() if key not in ("at", "event"))
+            details = ", ".join(f"{key}: {_text(value)}" for key, value in event.items() if key not in ("at", "event"))
             typer.echo(f"  {_clock(event['at'])}  {event['event']:<16} {details}")
         typer.echo(f"  => {life['outcome'] or 'not finished'}")
+
+
+@app.command()
+def demo(as_json: Json = False) -> None:
+    """Play the main job on this machine, with gateways in network namespaces; no cluster is needed."""
+    command = [sys.executable, "-m", "sandbox.privileges", "--", sys.executable, "-m", "sandbox.demo"]
+    os.execv(command[0], command + ["--json"] * as_json)  # noqa: S606 - no shell is the point
 
 
 @brake_app.command("show")
@@ -145,6 +153,13 @@ def _life(work_queue: WorkQueue, work_id: str) -> dict[str, Any]:
         "events": work_queue.records.events(work_id),
         "outcome": work_queue.records.fields(work_id).get("outcome"),
     }
+
+
+def _text(value: Any) -> str:
+    """A detail of an event, for people."""
+    if isinstance(value, dict):
+        return " ".join(f"{key} {_text(each)}" for key, each in value.items())
+    return "; ".join(map(_text, value)) if isinstance(value, list) else str(value)
 
 
 def _clock(seconds: float) -> str:

@@ -49,6 +49,14 @@ class Records:
             with self.file.open("a") as out:
                 out.write(json.dumps(asdict(record)) + "\n")
 
+    @classmethod
+    def read(cls, file: Path) -> Records:
+        """What is in a file by now; nothing where there is none yet."""
+        lines = file.read_text().splitlines(keepends=True) if file.exists() else []
+        # The last line may still be in the writing.
+        entries = [json.loads(line) for line in lines if line.endswith("\n")]
+        return cls(entries=[Record(**{**entry, "addresses": tuple(entry["addresses"])}) for entry in entries])
+
     def find(self, *steps: str, **fields: Any) -> list[Record]:
         """The records of these steps (of all, without any) whose fields have these values."""
         return [
