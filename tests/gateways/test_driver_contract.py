@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from shared.errors import GatewayUnreachableError, LockLostError, PermanentError
+from tests.conftest import eventually
 from tests.gateways import real_kernel
 from tests.gateways.cases import INTERFACES, Case, cases
 from workers.gateways.interface import AddAddress, Address, AddRoute, DeleteAddress, Route, SetPromoteSecondaries
@@ -317,11 +318,24 @@ def test_the_flag_is_set_back_when_a_step_fails(driver: Driver, pod: GatewayPod,
     set_up(netns, *hosts((205, 206)), ONLINK_DEFAULT)
     bad = AddRoute(Route("192.0.2.0/24", "net1", gateway="198.51.100.1"))
     with driver.open(pod) as gateway:
-        on, delete, off = plan_deletion(gateway.read(), [ip_address("10.1.69.205")])
+        *steps, off = plan_deletion(gateway.read(), [ip_address("10.1.69.205")])
         with pytest.raises(GatewayUnreachableError):
-            gateway.carry_out([on, delete, bad, off], lambda: None)
+            gateway.carry_out([*steps, bad, off], lambda: None)
     assert not real_kernel.promote_secondaries(netns, "net1")
     assert "10.1.69.206/24" in netns.ip("addr")
+
+
+def test_second_entries_that_nobody_took_away_again_go_by_themselves(
+    driver: Driver, pod: GatewayPod, netns: NetworkNamespace
+) -> None:
+    set_up(netns, *hosts((205, 206, 207)), ONLINK_DEFAULT)
+    before = real_kernel.everything(netns)
+    second = [AddAddress("net1", ip_address(f"10.1.69.{host}"), 32, lifetime=1) for host in (206, 207)]
+    with driver.open(pod) as gateway:
+        gateway.carry_out(second, lambda: None)
+        assert "10.1.69.206/32" in netns.ip("addr")
+        eventually(lambda: "/32" not in netns.ip("-4", "addr", "show", "dev", "net1"), "the kernel to remove them")
+    assert real_kernel.everything(netns) == before
 
 
 def test_an_interface_that_went_meanwhile_is_an_error(driver: Driver, pod: GatewayPod, netns: NetworkNamespace) -> None:

@@ -19,7 +19,7 @@ from tests.gateways import real_kernel
 from tests.gateways.conftest import api_client
 from workers.gateways import podexec
 from workers.gateways.exec import ExecDriver
-from workers.gateways.interface import DeleteAddress, GatewayPod
+from workers.gateways.interface import GatewayPod
 from workers.gateways.plan import plan_deletion
 
 if TYPE_CHECKING:
@@ -248,7 +248,6 @@ def test_one_exec_does_everything(
     with driver.open(pod) as gateway:
         snapshot = gateway.read()
         steps = plan_deletion(snapshot, [ip_address(f"10.1.69.{host}") for host in range(1, 101)])
-        assert sum(isinstance(step, DeleteAddress) for step in steps) == 100
         gateway.carry_out(steps, lambda: None)
         assert len(gateway.read().addresses) == len(snapshot.addresses) - 100
     assert api.server.executions.total == before + 1

@@ -20,7 +20,7 @@ from workers.gateways.interface import (
     Snapshot,
     Step,
 )
-from workers.gateways.plan import missing_after, plan_deletion, plan_restoration
+from workers.gateways.plan import BRIDGE_SECONDS, missing_after, plan_deletion, plan_restoration
 
 DEFAULT = Route("default", "net1", gateway="10.1.69.254", onlink=True)
 ON = SetPromoteSecondaries("net1", value=True)
@@ -44,8 +44,21 @@ def address(host: int, **changes: Any) -> Address:
     return replace(Address("net1", IPv4Address(f"10.1.69.{host}"), 24), **changes)
 
 
+def bridged(hosts: list[int], step: Step) -> list[Step]:
+    """The step, while these addresses are on the interface a second time."""
+    added: list[Step] = [AddAddress("net1", ip, 32, BRIDGE_SECONDS) for ip in ips(*hosts)]
+    return [*added, step, *(DeleteAddress(Address("net1", ip, 32)) for ip in ips(*hosts))]
+
+
 def deleted(steps: list[Step]) -> list[Address]:
-    return [step.address for step in steps if isinstance(step, DeleteAddress)]
+    """What goes for good."""
+    bridges = {(step.interface, step.ip, step.prefix_length) for step in steps if isinstance(step, AddAddress)}
+    return [
+        step.address
+        for step in steps
+        if isinstance(step, DeleteAddress)
+        and (step.address.interface, step.address.ip, step.address.prefix_length) not in bridges
+    ]
 
 
 def test_a_secondary_is_deleted_and_nothing_else_is_done() -> None:
@@ -53,16 +66,27 @@ def test_a_secondary_is_deleted_and_nothing_else_is_done() -> None:
 
 
 def test_a_primary_is_deleted_while_secondaries_are_promoted_and_the_flag_is_set_back_last() -> None:
-    assert plan_deletion(gateway(205, 206).snapshot(), ips(205)) == [ON, DeleteAddress(address(205)), OFF]
+    assert plan_deletion(gateway(205, 206).snapshot(), ips(205)) == [
+        ON,
+        *bridged([206], DeleteAddress(address(205))),
+        OFF,
+    ]
+
+
+def test_an_address_that_has_a_second_entry_already_gets_no_other_and_keeps_it() -> None:
+    kernel = gateway(205, 206, 207)
+    kernel.add("net1", "10.1.69.206/32")
+    assert plan_deletion(kernel.snapshot(), ips(205)) == [ON, *bridged([207], DeleteAddress(address(205))), OFF]
 
 
 def test_the_flag_is_left_alone_where_it_is_set_already() -> None:
-    assert plan_deletion(gateway(205, 206, promote=True).snapshot(), ips(205)) == [DeleteAddress(address(205))]
+    steps = plan_deletion(gateway(205, 206, promote=True).snapshot(), ips(205))
+    assert steps == bridged([206], DeleteAddress(address(205)))
 
 
 def test_the_flag_is_left_alone_where_it_is_set_for_all_interfaces() -> None:
     snapshot = replace(gateway(205, 206).snapshot(), promote_secondaries={"net1": False, "all": True})
-    assert plan_deletion(snapshot, ips(205)) == [DeleteAddress(address(205))]
+    assert plan_deletion(snapshot, ips(205)) == bridged([206], DeleteAddress(address(205)))
 
 
 def test_an_address_that_is_not_there_needs_no_steps() -> None:

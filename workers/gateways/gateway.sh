@@ -19,7 +19,7 @@ declare -A former=()
 name='[A-Za-z0-9_][A-Za-z0-9_.:-]*'
 ip='[0-9A-Fa-f.:]+'
 net="$ip/[0-9]+"
-shape="^(promote $name [01]|del $name $net( $ip)?|add $name $net"
+shape="^(promote $name [01]|del $name $net( $ip)?|add $name $net( [0-9]+)?"
 shape+="|route [46] (default|$net) $name ($ip|-) ($ip|-) [0-9]+ [0-9]+ [0-9]+ ([0-9]+|-) (onlink|-))$"
 
 restore() {
@@ -72,16 +72,19 @@ run() {
   fail "ip $*: $out"
 }
 
-# The deletions gathered so far by one process; when that fails, one by one to find out which.
-delete() {
+# The changes of addresses gathered so far by one process; when that fails, one by one to find out which.
+flush() {
   local line
-  ((${#doomed[@]})) || return 0
-  if ! printf '%s\n' "${doomed[@]}" | ip -batch - >/dev/null 2>&1; then
-    for line in "${doomed[@]}"; do
-      run 'cannot assign requested address|address not found' $line || return
+  ((${#gathered[@]})) || return 0
+  if ! printf '%s\n' "${gathered[@]}" | ip -batch - >/dev/null 2>&1; then
+    for line in "${gathered[@]}"; do
+      case $line in
+        'addr add '*) run 'file exists|address already assigned' $line ;;
+        *) run 'cannot assign requested address|address not found' $line ;;
+      esac || return
     done
   fi
-  doomed=()
+  gathered=()
 }
 
 promote() {
@@ -109,7 +112,7 @@ route() {
 }
 
 act() {
-  local line doomed=()
+  local line gathered=()
   if [[ ${#steps[@]} != "$1" ]]; then
     fail "${#steps[@]} steps arrived of $1"
     return
@@ -122,18 +125,14 @@ act() {
   done
   for line in "${steps[@]}"; do
     set -- $line
-    if [[ $1 == del ]]; then
-      if [[ $4 ]]; then doomed+=("addr del ${3%/*} peer $4/${3#*/} dev $2"); else doomed+=("addr del $3 dev $2"); fi
-      continue
-    fi
-    delete || return
     case $1 in
-      promote) promote "$2" "$3" ;;
-      add) run 'file exists|address already assigned' addr add "$3" dev "$2" ;;
-      route) shift; route "$@" ;;
+      del) gathered+=("addr del ${3%/*}${4:+ peer $4}/${3#*/} dev $2") ;;
+      add) gathered+=("addr add $3 dev $2${4:+ valid_lft $4 preferred_lft $4}") ;;
+      promote) flush && promote "$2" "$3" ;;
+      route) shift && flush && route "$@" ;;
     esac || return
   done
-  delete
+  flush
 }
 
 answer() {

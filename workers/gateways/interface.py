@@ -114,6 +114,8 @@ class AddAddress:
     interface: str
     ip: IPAddress
     prefix_length: int
+    lifetime: int | None = None
+    """Seconds after which the kernel takes it away by itself; None for never."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -131,8 +131,9 @@ def line_of(step: Step) -> str:
         case DeleteAddress(Address(interface, ip, length, peer=peer)):
             line = f"del {checked(interface)} {ip_address(ip)}/{int(length)}"
             return f"{line} {ip_address(peer)}" if peer else line
-        case AddAddress(interface, ip, length):
-            return f"add {checked(interface)} {ip_address(ip)}/{int(length)}"
+        case AddAddress(interface, ip, length, lifetime):
+            line = f"add {checked(interface)} {ip_address(ip)}/{int(length)}"
+            return line if lifetime is None else f"{line} {int(lifetime)}"
         case AddRoute(route):
             return " ".join(
                 (

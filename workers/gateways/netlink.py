@@ -132,7 +132,8 @@ class NetlinkGateway:
                         address=str(peer or ip),
                         prefixlen=length,
                     )
-            case AddAddress(interface, ip, length):
+            case AddAddress(interface, ip, length, lifetime):
+                limit = {} if lifetime is None else {"preferred_lft": lifetime, "valid_lft": lifetime}
                 with _tolerated(errno.EEXIST):
                     self._socket.addr(
                         "add",
@@ -141,6 +142,7 @@ class NetlinkGateway:
                         local=str(ip),
                         address=str(ip),
                         prefixlen=length,
+                        **limit,
                     )
             case AddRoute(route):
                 with _tolerated(errno.EEXIST):

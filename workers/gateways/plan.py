@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 
 UNTOUCHABLE_INTERFACES = ("lo",)
 
+BRIDGE_SECONDS = 60
+"""How long the kernel keeps an address's second entry when nobody lives to take it away again."""
+
 
 def plan_deletion(
     snapshot: Snapshot,
@@ -46,7 +49,8 @@ def plan_deletion(
     """The steps that take the targets off every interface that may be touched, and nothing else with them.
 
     Secondaries go before primaries, so that at most one address per subnet is promoted. The knob is set before any
-    primary goes, also where no secondary is known: one may be added between the reading and the deletion.
+    primary goes, also where no secondary is known: one may be added between the reading and the deletion. Around a
+    promotion the remaining addresses of the subnet are on the interface twice, so that nobody's packets are dropped.
 
     Returns:
         Nothing, when no target is there.
@@ -62,10 +66,13 @@ def plan_deletion(
         for interface in dict.fromkeys(address.interface for address in primaries)
         if not (snapshot.promote_secondaries.get(interface) or snapshot.promote_secondaries.get("all"))
     ]
+    bridges = _bridges(snapshot, doomed, primaries)
     return [
         *(SetPromoteSecondaries(interface, value=True) for interface in promoting),
         *(DeleteAddress(address) for address in others),
+        *(AddAddress(each.interface, each.ip, each.prefix_length, BRIDGE_SECONDS) for each in bridges),
         *(DeleteAddress(address) for address in primaries),
+        *(DeleteAddress(address) for address in bridges),
         *(AddRoute(route) for route in _routes_to_put_back(snapshot, doomed)),
         *(SetPromoteSecondaries(interface, value=False) for interface in promoting),
     ]
@@ -113,6 +120,19 @@ def missing_after(
 def _doomed(snapshot: Snapshot, targets: Collection[IPAddress], untouchable: Collection[str]) -> list[Address]:
     wanted = frozenset(targets)
     return [address for address in snapshot.addresses if address.ip in wanted and address.interface not in untouchable]
+
+
+def _bridges(snapshot: Snapshot, doomed: Collection[Address], primaries: Iterable[Address]) -> list[Address]:
+    """Second entries for the addresses that stay when these primaries go, of those that have none yet."""
+    subnets = {(primary.interface, primary.network) for primary in primaries if primary.prefix_length < 32}
+    present = {(address.interface, address.ip, address.prefix_length) for address in snapshot.addresses}
+    return [
+        Address(address.interface, address.ip, 32)
+        for address in snapshot.addresses
+        if (address.interface, address.network) in subnets
+        and address not in doomed
+        and (address.interface, address.ip, 32) not in present
+    ]
 
 
 def _identity(address: Address) -> Address:
