@@ -119,22 +119,6 @@ def test_a_gateway_that_is_gone_leaves_nothing_to_do(product: Product, cluster: 
     assert product.finish("eip-205") == ["gateway_gone"]
 
 
-def test_an_owner_inside_the_hidden_moment_has_its_address_in_the_end(
-    product: Product, cluster: SandboxCluster
-) -> None:
-    cluster.add_gateway(GATEWAY)
-    cluster.create_eip("old", GATEWAY, "10.1.69.205")
-    product.start_producer()
-    cluster.controller.switches.leaks.wrong_argument = True
-    cluster.controller.switches.delays.hidden_moment = 4
-    cluster.delete_eip("old")
-    # A random address: the lowest free one is the one that leaked.
-    for host in range(200, 205):
-        cluster.create_eip(f"filler-{host}", GATEWAY, f"10.1.69.{host}", wait_ready=False)
-    product.work_until(lambda: all(product.outcomes("old")) and product.outcomes("old"), "the release", 60)
-    assert product.outcomes("old")
-
-
 def test_a_random_address_deleted_before_ready_is_found_by_an_audit(product: Product, cluster: SandboxCluster) -> None:
     cluster.add_gateway(GATEWAY)
     product.start_producer()

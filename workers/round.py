@@ -7,7 +7,8 @@ The order of steps is what keeps live EIPs safe, so it is spelled out here and n
 3. strictly after that, owners are looked up: an owner that this look misses will find the intent (`workers.intents`);
 4. addresses that nobody owns are deleted, the lock being renewed right before the first change;
 5. every pod is read again, and must show the targets gone and everything else as it was;
-6. owners are looked up again, and an address that got one in between is put back at once.
+6. owners are looked up again, and an address that got one in between is put back at once; so is one that may be that
+   of an EIP which came in between and has no address yet.
 """
 
 from __future__ import annotations
@@ -186,10 +187,12 @@ class Round:
         deleted = {id(site): site.holds(targets, self._inside) for site in sites}
         for site in sites:
             self._delete(site, targets, fence, [release.id for release, _ in going])
-        owners = self._cluster.owners(gateway, targets)
-        regained = {ip for ip in targets if owners.of(ip) is not None}
+        again = self._cluster.owners(gateway, targets)
+        regained = {ip for ip in targets if again.of(ip) is not None}
+        waited = {eip.uid for eip in owners.waiting}
+        newcomers = [eip.name for eip in again.waiting if eip.uid not in waited]
         for site in sites:
-            self._put_back(site, [a for a in deleted[id(site)] if a.ip in regained], fence)
+            self._put_back(site, [a for a in deleted[id(site)] if newcomers or a.ip in regained], fence)
         for release, free in going:
             places = [
                 {"pod": site.pod.place.name, "address": str(a)}
@@ -197,8 +200,12 @@ class Round:
                 for a in site.holds(free, self._inside)
             ]
             if free & regained:
-                details = {"put_back": places, "owners": _named(owners, free & regained)}
+                details = {"put_back": places, "owners": _named(again, free & regained)}
                 answers[release.id] = Result(Outcome.RESTORED, details)
+            elif newcomers:
+                self._note(release.id, deleted="")
+                why = f"put back: EIP {', '.join(newcomers)} came during the deletion and has no address yet"
+                answers[release.id] = NotNowError(why, self._settings.busy_pause)
             else:
                 answers[release.id] = self._concluded(release, Outcome.RECLAIMED, deleted=places)
         return answers
@@ -211,10 +218,7 @@ class Round:
         site.now = site.gateway.read()
         if not any(a.ip in targets and a.interface not in self._inside for a in site.now.addresses):
             # Should anything after this line fail, the next try finds nothing and still tells the truth.
-            with self._work_queue.redis.pipeline() as pipe:
-                for work_id in work_ids:
-                    self._work_queue.records.note(pipe, work_id, "deleted", site.pod.place.name)
-                pipe.execute()
+            self._note(*work_ids, deleted=site.pod.place.name)
         differences = missing_after(site.before, site.now, targets, self._inside)
         if differences:
             raise VerificationError(
@@ -308,9 +312,7 @@ class Round:
         """Since when each address that is unowned now was seen so, without a look in between that said otherwise."""
         stored = json.loads(self._work_queue.records.fields(work.id).get("suspects", "{}"))
         suspects = {ip: stored.get(ip, now) for ip in unowned_ips}
-        with self._work_queue.redis.pipeline() as pipe:
-            self._work_queue.records.note(pipe, work.id, "suspects", json.dumps(suspects))
-            pipe.execute()
+        self._note(work.id, suspects=json.dumps(suspects))
         return suspects
 
     @staticmethod
@@ -336,9 +338,17 @@ class Round:
         if wait is not None:
             why = f"the EIP was never ready, its address may still come; now: {outcome.value}"
             return NotNowError(why, max(wait, 0.1))
-        if outcome is Outcome.ALREADY_ABSENT and "deleted" in self._work_queue.records.fields(work.id):
+        if outcome is Outcome.ALREADY_ABSENT and self._work_queue.records.fields(work.id).get("deleted"):
             return Result(Outcome.RECLAIMED, {"why": "deleted at an earlier look, still gone", **details})
         return Result(outcome, details)
+
+    def _note(self, *work_ids: str, **fields: str) -> None:
+        """Remember something about unfinished work for the next look at it."""
+        with self._work_queue.redis.pipeline() as pipe:
+            for work_id in work_ids:
+                for name, value in fields.items():
+                    self._work_queue.records.note(pipe, work_id, name, value)
+            pipe.execute()
 
     def _protected(
         self, work: Release, own: Collection[IPAddress], subnets: Collection[Subnet]

@@ -1,0 +1,148 @@
+"""A live EIP keeps its address, at whatever moment of a reclaim it comes to own it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from sandbox.cluster import SandboxCluster
+from tests.absence import AbsenceWatch
+from tests.conftest import GATEWAY, Product, eventually
+from tests.interposed import InterposedDriver
+from workers import service
+
+pytestmark = [pytest.mark.kernel, pytest.mark.server]
+
+ADDRESS = "10.1.69.200"
+"""The lowest that Kube-OVN hands out here, so the first one an EIP gets that asks for none."""
+
+
+@pytest.fixture(params=["exec", "netlink"])
+def driver(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def leak(cluster: SandboxCluster, driver: str, make_product: Callable[..., Product]) -> Callable[..., Product]:
+    """A gateway on which the address of a deleted EIP `old` leaked, and whose release nobody has worked on yet."""
+
+    def make(**settings: object) -> Product:
+        product = make_product(driver=driver, **settings)
+        cluster.add_gateway(GATEWAY)
+        cluster.create_eip("other", GATEWAY, "10.1.69.206")
+        cluster.create_eip("old", GATEWAY, ADDRESS)
+        product.start_producer()
+        cluster.controller.switches.leaks.wrong_argument = True
+        cluster.delete_eip("old")
+        cluster.wait_for_record("released", eip="old")
+        eventually(lambda: product.records.find("old"), "the release")
+        return product
+
+    return make
+
+
+@pytest.fixture
+def before_change(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], object]], None]:
+    """Lets something happen between the worker's look and its act, once."""
+
+    def set_action(action: Callable[[], object]) -> None:
+        actions = [action]
+        opened = service.open_driver
+
+        def act() -> None:
+            if actions:
+                actions.pop()()
+
+        monkeypatch.setattr(service, "open_driver", lambda settings, api: InterposedDriver(opened(settings, api), act))
+
+    return set_action
+
+
+def watch(cluster: SandboxCluster) -> AbsenceWatch:
+    return AbsenceWatch(cluster.pod(GATEWAY).namespace, f"{ADDRESS}/24")
+
+
+def test_an_owner_that_appears_between_look_and_act_has_its_address_back_within_a_second(
+    leak: Callable[..., Product],
+    cluster: SandboxCluster,
+    before_change: Callable[[Callable[[], object]], None],
+) -> None:
+    product = leak()
+    before_change(lambda: cluster.create_eip("new", GATEWAY, ADDRESS))
+    with watch(cluster) as absences:
+        assert product.finish("old") == ["restored"]
+        (absent,) = absences.stop()
+    assert absent <= 1
+    assert ADDRESS in cluster.addresses(GATEWAY)
+    assert "10.1.69.206" in cluster.addresses(GATEWAY)
+
+
+def test_an_owner_on_another_gateway_that_appears_between_look_and_act_changes_nothing_here(
+    leak: Callable[..., Product],
+    cluster: SandboxCluster,
+    before_change: Callable[[Callable[[], object]], None],
+) -> None:
+    product = leak()
+    cluster.add_gateway("gw-there")
+    before_change(lambda: cluster.create_eip("new", "gw-there", ADDRESS))
+    assert product.finish("old") == ["reclaimed"]
+    assert ADDRESS not in cluster.addresses(GATEWAY)
+    assert ADDRESS in cluster.addresses("gw-there")
+
+
+def test_an_owner_inside_the_hidden_moment_is_waited_for(leak: Callable[..., Product], cluster: SandboxCluster) -> None:
+    product = leak()
+    hide_new_owner(cluster)
+    with watch(cluster) as absences:
+        assert product.finish("old") == ["reassigned"]
+        assert absences.stop() == []
+    assert ADDRESS in cluster.addresses(GATEWAY)
+
+
+def test_an_owner_whose_hidden_moment_begins_between_look_and_act_misses_its_address_for_a_second_at_most(
+    leak: Callable[..., Product],
+    cluster: SandboxCluster,
+    before_change: Callable[[Callable[[], object]], None],
+) -> None:
+    product = leak()
+    before_change(lambda: hide_new_owner(cluster))
+    with watch(cluster) as absences:
+        assert product.finish("old") == ["reassigned"]
+        (absent,) = absences.stop()
+    assert absent <= 1
+    assert cluster.wait_ready("new")["spec"]["v4ip"] == ADDRESS
+    assert ADDRESS in cluster.addresses(GATEWAY)
+
+
+def test_an_owner_that_stays_hidden_for_longer_than_releases_wait_has_its_address_in_the_end(
+    leak: Callable[..., Product], cluster: SandboxCluster
+) -> None:
+    product = leak(hold_limit=1)
+    hide_new_owner(cluster)
+    assert product.finish("old") == ["reclaimed"]
+    assert ADDRESS not in cluster.addresses(GATEWAY)
+    cluster.wait_ready("new")
+    assert product.finish("new") == ["restored"]
+    assert ADDRESS in cluster.addresses(GATEWAY)
+
+
+def test_a_terminating_owner_is_not_touched(leak: Callable[..., Product], cluster: SandboxCluster) -> None:
+    product = leak()
+    cluster.create_eip("new", GATEWAY, ADDRESS)
+    cluster.kill_controller()
+    cluster.delete_eip("new", wait_gone=False)
+    eip = cluster.get_eip("new")
+    assert eip is not None
+    assert eip["metadata"]["deletionTimestamp"]
+    with watch(cluster) as absences:
+        assert product.finish("old") == ["reassigned"]
+        assert absences.stop() == []
+    assert ADDRESS in cluster.addresses(GATEWAY)
+
+
+def hide_new_owner(cluster: SandboxCluster) -> None:
+    """Create an EIP without asking for an address; it gets the leaked one, which its object names 3 s later."""
+    cluster.controller.switches.delays.hidden_moment = 3
+    cluster.create_eip("new", GATEWAY, wait_ready=False)
+    cluster.wait_for_record("eip_add_done", eip="new", addresses=(ADDRESS,))
