@@ -71,7 +71,7 @@ class Settings(BaseSettings):
     """How often the API is listed again while the brake is engaged."""
 
     look_again_after: Annotated[tuple[Seconds, ...], NoDecode] = (10, 60)
-    """When the release of an EIP that was never ready is looked at again, counted from its deletion."""
+    """When the release of an EIP that was never ready is acted on and looked at again, counted from its deletion."""
     hold_limit: Seconds = 30
     """How long a gateway's releases wait for an EIP of it that has no address yet."""
     intent_lifetime: Seconds = 3600

@@ -35,7 +35,7 @@ from workers.gateways.plan import missing_after, plan_deletion, plan_restoration
 from workers.guards import why_protected
 from workers.hold import Hold
 from workers.intents import Intents
-from workers.looks import next_look
+from workers.looks import next_look, not_before
 
 log = get_logger(__name__)
 
@@ -135,6 +135,8 @@ class Round:
                     answers[work.id] = protected
                 elif not any(site.holds(work.addresses, self._inside) for site in sites):
                     absent.append(work)
+                elif early := self._early(work):
+                    answers[work.id] = early
                 else:
                     releases.append(work)
         others: list[Work] = [work for work in works if not isinstance(work, Release)]
@@ -281,6 +283,9 @@ class Round:
     def _audit(
         self, work: Audit, sites: Sequence[Site], subnets: Collection[Subnet], own: set[IPAddress], owners: Owners
     ) -> Answer:
+        early = self._early(work)
+        if early is not None:
+            return early
         if owners.waiting:
             return TransientError(
                 f"the gateway cannot be audited while {', '.join(eip.name for eip in owners.waiting)} has no address "
@@ -331,6 +336,12 @@ class Round:
             reason="leaked",
             was_ready=True,
         )
+
+    def _early(self, work: Work) -> NotNowError | None:
+        wait = not_before(work, self._settings, time.time())
+        if wait is None:
+            return None
+        return NotNowError("the EIP was never ready, Kube-OVN may be at it still", max(wait, 0.1))
 
     def _concluded(self, work: Work, outcome: Outcome, **details: Any) -> Answer:
         """The outcome, unless the work has to be looked at again."""
