@@ -1,0 +1,136 @@
+"""One worker at a time per gateway: across processes, and also when one of them slept past its lock's life."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from ipaddress import ip_address
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sandbox.cluster import SandboxCluster
+from sandbox.processes import Process
+from sandbox.segments import run_batch
+from shared.models import Outcome, Release
+from tests.absence import AbsenceWatch
+from tests.conftest import GATEWAY, Product, eventually
+
+pytestmark = [pytest.mark.kernel, pytest.mark.server]
+
+StartWorker = Callable[..., Process]
+
+
+@pytest.fixture
+def acts(tmp_path: Path) -> Path:
+    return tmp_path / "acts"
+
+
+@pytest.fixture
+def start_worker(tmp_path: Path, make_product: Callable[..., Product]) -> Iterator[StartWorker]:
+    """Starts a worker process whose acts are recorded (`tests.acting_worker`)."""
+    started: list[Process] = []
+
+    def start(driver: str, **settings: Any) -> Process:
+        product = make_product()
+        environment = {
+            "EIP_RECLAIMER_REDIS_URL": product.settings.redis_url.get_secret_value(),
+            "EIP_RECLAIMER_KUBECONFIG": str(product.settings.kubeconfig),
+            "EIP_RECLAIMER_NETNS_DIR": str(product.settings.netns_dir),
+            "EIP_RECLAIMER_DRIVER": driver,
+            "EIP_RECLAIMER_BUSY_PAUSE": "0.1",
+            **{f"EIP_RECLAIMER_{name.upper()}": str(value) for name, value in settings.items()},
+        }
+        log = tmp_path / f"worker-{len(started)}.log"
+        started.append(Process(f"worker {len(started)}", log, "tests.acting_worker", str(tmp_path), env=environment))
+        return started[-1]
+
+    yield start
+    for process in started:
+        if process.running:
+            os.kill(process.pid, signal.SIGCONT)
+        process.stop()
+
+
+def release(product: Product, gateway: str, address: str) -> Release:
+    return Release(
+        id=f"release-{gateway}-{address.replace('.', '-')}",
+        cluster=product.api.cluster_uid(),
+        gateway=gateway,
+        eip=None,
+        uid=None,
+        namespace=None,
+        seen_at=time.time(),
+        addresses=(ip_address(address),),
+        subnet=None,
+        reason="leaked",
+        was_ready=True,
+    )
+
+
+def test_eight_workers_never_act_on_one_gateway_at_the_same_time(
+    make_product: Callable[..., Product], cluster: SandboxCluster, start_worker: StartWorker, acts: Path
+) -> None:
+    product = make_product()
+    cluster.add_subnet("wide", "10.2.0.0/16", "10.2.255.254")
+    gateways = {f"gw-{number}": [f"10.2.{number}.{host}" for host in range(1, 51)] for number in range(20)}
+    for name, addresses in gateways.items():
+        (pod,) = cluster.add_gateway(name, ["wide"])
+        run_batch(pod.namespace, [f"addr add {address}/16 dev net1" for address in addresses])
+    workers = [start_worker(driver) for driver in ("exec", "netlink") * 4]
+    # One of each gateway after the other, so that all workers want all gateways all the time.
+    works = [release(product, name, addresses[turn]) for turn in range(50) for name, addresses in gateways.items()]
+    for work in works:
+        product.work_queue.publish_now([work], "published")
+    eventually(lambda: all(product.records.outcome(work.id) for work in works), "1000 outcomes", 120)
+    assert {product.records.outcome(work.id) for work in works} == {Outcome.RECLAIMED}
+    assert all(len(cluster.addresses(name)) == 1 for name in gateways)
+    intervals: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    processes = set()
+    for pod, began, ended, process in map(json.loads, acts.read_text().splitlines()):
+        intervals[pod].append((began, ended))
+        processes.add(process)
+    assert len(intervals) == 20
+    assert len(processes) > 1
+    for taken in intervals.values():
+        assert all(ended <= began for (_, ended), (began, _) in pairwise(sorted(taken)))
+    assert all(worker.running for worker in workers)
+
+
+@pytest.mark.parametrize("driver", ["exec", "netlink"])
+def test_a_worker_that_slept_past_its_locks_life_changes_nothing(
+    make_product: Callable[..., Product],
+    cluster: SandboxCluster,
+    start_worker: StartWorker,
+    tmp_path: Path,
+    driver: str,
+) -> None:
+    product = make_product()
+    cluster.add_gateway(GATEWAY)
+    namespace = cluster.pod(GATEWAY).namespace
+    run_batch(namespace, [f"addr add 10.1.69.{host}/24 dev net1" for host in (205, 206)])
+    hold = tmp_path / "hold"
+    hold.touch()
+    sleeper = start_worker(driver, lock_lifetime=2)
+    first = release(product, GATEWAY, "10.1.69.205")
+    product.work_queue.publish_now([first], "published")
+    eventually((tmp_path / f"held.{sleeper.pid}").exists, "the worker to have looked and to be about to act")
+    os.kill(sleeper.pid, signal.SIGSTOP)
+    hold.unlink()
+    second = release(product, GATEWAY, "10.1.69.206")
+    product.work_queue.publish_now([second], "published")
+    start_worker(driver)
+    eventually(lambda: product.records.outcome(first.id) and product.records.outcome(second.id), "another's work")
+    assert product.records.outcome(first.id) == Outcome.RECLAIMED
+    cluster.create_eip("new", GATEWAY, "10.1.69.205")
+    with AbsenceWatch(namespace, "10.1.69.205/24") as absences:
+        os.kill(sleeper.pid, signal.SIGCONT)
+        eventually(lambda: "ran out before the change" in sleeper.log.read_text(), "the sleeper to notice")
+        assert absences.stop() == []
+    assert "10.1.69.205" in cluster.addresses(GATEWAY)
