@@ -10,6 +10,7 @@ import os
 import socket
 import threading
 import time
+from types import FrameType
 from typing import Any
 from uuid import uuid4
 
@@ -80,6 +81,8 @@ class ReclaimWorker(SimpleWorker):
         self._recovery = Recovery(redis, work_queue, list(queues))
         self._orphans_checked = time.monotonic()
         self._maintained = float("-inf")
+        self.stopped_on_request = False
+        """Whether the worker was told to stop: RQ's own flag is set only where a job was running."""
 
     def work(self, *args: Any, **kwargs: Any) -> bool:
         """Work as RQ's workers do, and queue due retries meanwhile."""
@@ -93,10 +96,10 @@ class ReclaimWorker(SimpleWorker):
             stop.set()
             thread.join(timeout=5)
 
-    @property
-    def stopped_on_request(self) -> bool:
-        """Whether the worker ended because it was told to."""
-        return self._stop_requested
+    def request_stop(self, signum: int, frame: FrameType | None) -> None:
+        """Stop when the running job is done, at once where there is none; called by a signal."""
+        self.stopped_on_request = True
+        super().request_stop(signum, frame)  # type: ignore[no-untyped-call]
 
     def execute_job(self, job: ReclaimJob, queue: Queue) -> None:  # type: ignore[override]
         """Run a job here and now, never longer than a job of ours may take."""
