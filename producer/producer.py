@@ -31,6 +31,7 @@ from shared.inventory import Inventory, RedisWentBackError
 from shared.kube.api import EIPS, HistoryGoneError, Object
 from shared.kube.objects import read_eip
 from shared.log import get_logger
+from shared.queue import describe
 
 if TYPE_CHECKING:
     import threading
@@ -185,7 +186,7 @@ class Producer:
         self._mirror.update(result.known)
         for work in result.works:
             self._published[work.id] = work
-            log.info("published", work=work.id, kind=work.kind, gateway=work.gateway, eip=work.eip, reason=work.reason)
+            log.info("published", work=work.id, gateway=work.gateway, eip=work.eip, what=describe(work))
         while len(self._published) > REMEMBERED_WORKS:
             self._published.popitem(last=False)
 

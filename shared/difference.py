@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 from typing import Literal
 
-from shared.models import EIP, Audit, Release, pair_suffix
+from shared.models import EIP, Audit, Release, Work, pair_suffix
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class Difference:
     """By UID, with the state known before: to be forgotten and never known again."""
     replaced: dict[str, EIP] = field(default_factory=dict)
     """By UID, the state known before of those in `known`."""
-    works: list[Release | Audit] = field(default_factory=list)
+    works: list[Work] = field(default_factory=list)
     acquired: list[tuple[EIP, str]] = field(default_factory=list)
     """An EIP that came to own an address on its gateway."""
 
@@ -106,7 +106,7 @@ def _carry_over(before: EIP | None, state: EIP) -> EIP:
     )
 
 
-def _moved(before: EIP, state: EIP, *, cluster: str, now: float) -> list[Release | Audit]:
+def _moved(before: EIP, state: EIP, *, cluster: str, now: float) -> list[Release]:
     if before.gateway != state.gateway:
         left = before.addresses
     else:

@@ -77,6 +77,9 @@ class Inventory:
             resource_version: everything up to it is among the changes or was committed before; None leaves the
                 position as it is.
 
+        Returns:
+            what followed from the changes; its works are published, confirmations among them.
+
         Raises:
             RedisWentBackError: nothing was committed.
             WrongClusterError: nothing was committed.
@@ -95,10 +98,10 @@ class Inventory:
                         cluster=self._cluster,
                         now=time.time(),
                     )
-                    confirmations = self._confirmations(pipe, result)
+                    result.works += self._confirmations(pipe, result)
                     position = self._position(pipe, resource_version)
                     pipe.multi()
-                    self._apply(pipe, result, confirmations)
+                    self._apply(pipe, result)
                     if position is not None:
                         pipe.hset(
                             self._keys.checkpoint, mapping={"resource_version": position, "at": repr(time.time())}
@@ -205,7 +208,7 @@ class Inventory:
         stored = pipe.hget(self._keys.checkpoint, "resource_version")
         return None if stored and int(stored) >= resource_version else resource_version
 
-    def _apply(self, pipe: Pipeline, result: Difference, confirmations: list[Confirmation]) -> None:
+    def _apply(self, pipe: Pipeline, result: Difference) -> None:
         for uid, before in {**result.replaced, **result.forgotten}.items():
             for address in before.addresses:
                 pipe.srem(self._keys.owners(before.gateway, address), uid)
@@ -216,7 +219,7 @@ class Inventory:
             pipe.hset(self._keys.inventory, uid, eip.to_json())
             for address in eip.addresses:
                 pipe.sadd(self._keys.owners(eip.gateway, address), uid)
-        for work in (*result.works, *confirmations):
+        for work in result.works:
             self._work_queue.publish(pipe, work, "published", producer=self._producer)
 
     def _entomb(self, pipe: Pipeline, uid: str) -> None:
