@@ -8,7 +8,7 @@ List once, then watch from there on; the position is committed with the work tha
 - Redis does not answer: go on watching, and commit all of it once Redis does;
 - Redis came back older: publish again what it forgot of ours, then list again. What is held in memory here counts as
   known, so that an EIP which that Redis never heard of, and which is gone by now, is not lost;
-- a list that would release too much: the brake (`shared.brake`);
+- a list that would release too much, or lacks an EIP that the API has: the brake (`shared.brake`);
 - this process dies: the next one resumes from the committed position.
 """
 
@@ -52,12 +52,15 @@ REMEMBERED_WORKS = 10_000
 """Work published last, kept to be published again when Redis forgot it."""
 OLDER_HISTORY = "older-history"
 """What an operator confirms when the API's own history went back."""
+CROSS_CHECKS = 10
+"""EIPs that are missing from a list and asked for by name before the list is believed."""
 SHORTEST_PAUSE = 0.5
-LONGEST_PAUSE = 30.0
+LONGEST_PAUSE = 10.0
+"""Seconds; an address that is not reported gone is a conflict waiting, and a list now and then is no load."""
 
 
 class BrakeEngagedError(TransientError):
-    """A list would release more than one list may."""
+    """A list cannot be right, or would release more than one list may."""
 
 
 def producer_id() -> str:
@@ -217,9 +220,9 @@ class Producer:
     def _apply_brake(self, known: dict[str, EIP], changes: list[Change]) -> None:
         would = difference(known, set(), changes, cluster="dry-run", now=time.time())
         uids = {str(work.uid) for work in would.works}
-        if self._brake.allows(uids, len(known)):
+        reason = self._doubt(uids, len(known), list(would.forgotten.values()))
+        if reason is None:
             return
-        reason = f"one list would release {len(uids)} of {len(known)} known EIPs"
         self._brake.engage(reason, uids, len(known))
         log.error(
             "brake engaged, nothing is released",
@@ -228,10 +231,22 @@ class Producer:
         )
         raise BrakeEngagedError(reason)
 
+    def _doubt(self, uids: set[str], known: int, missing: list[EIP]) -> str | None:
+        """Why a list cannot be right that would release these UIDs; None when it can, or an operator said so."""
+        if self._brake.confirmed(uids):
+            return None
+        if self._brake.too_many(len(uids), known):
+            return f"one list would release {len(uids)} of {known} known EIPs"
+        # Few enough to be true, but in a small cluster they may still be all there are.
+        for eip in random.sample(missing, min(len(missing), CROSS_CHECKS)):
+            if _uid(self._api.get(f"{EIPS}/{eip.name}")) == eip.uid:
+                return f"the API's list lacks EIP {eip.name}, but the API has it"
+        return None
+
     def _refuse_older_history(self, version: int, checkpoint: int) -> None:
         """An API whose history went back (etcd restored from a backup) says nothing about what is gone."""
         reason = f"the API's list is of version {version}, but version {checkpoint} was seen before"
-        if self._brake.confirmed(OLDER_HISTORY):
+        if self._brake.confirmed({OLDER_HISTORY}):
             self._inventory.forget_history()
             self._mirror.clear()
             log.warning("history forgotten, as an operator confirmed", reason=reason)

@@ -43,15 +43,13 @@ class Brake:
         self._minimum = settings.brake_minimum
         self._percent = settings.brake_percent
 
-    def allows(self, uids: Collection[str], known: int) -> bool:
-        """Whether one list may release these EIPs, out of so many that are known."""
-        if len(uids) <= max(self._minimum, known * self._percent / 100):
-            return True
-        return all(self._redis.smismember(self._keys.brake_confirmed, list(uids)))
+    def too_many(self, released: int, known: int) -> bool:
+        """Whether one list may not release so many EIPs, out of so many that are known."""
+        return released > max(self._minimum, known * self._percent / 100)
 
-    def confirmed(self, held: str) -> bool:
-        """Whether an operator confirmed this one thing that the brake held back."""
-        return bool(self._redis.sismember(self._keys.brake_confirmed, held))
+    def confirmed(self, held: Collection[str]) -> bool:
+        """Whether an operator confirmed all of this that the brake held back."""
+        return bool(held) and all(self._redis.smismember(self._keys.brake_confirmed, list(held)))
 
     def engage(self, reason: str, uids: Collection[str], known: int) -> BrakeState:
         """Hold back the release of these EIPs.
