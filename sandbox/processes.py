@@ -41,7 +41,12 @@ class Process:
     @property
     def running(self) -> bool:
         """Whether it has not ended."""
-        return self._process.poll() is None
+        return self.status is None
+
+    @property
+    def status(self) -> int | None:
+        """Its exit status, the negative number of the signal that ended it, or None while it runs."""
+        return self._process.poll()
 
     def expect_running(self) -> None:
         """See that it runs.
@@ -50,7 +55,7 @@ class Process:
             ProcessDiedError: it does not.
         """
         if not self.running:
-            raise ProcessDiedError(f"{self.name} ended with status {self._process.returncode}:\n{self.last_words()}")
+            raise ProcessDiedError(f"{self.name} ended with status {self.status}:\n{self.last_words()}")
 
     def expect_success(self, timeout: float = 60) -> None:
         """Wait until it ends by itself, and see that it ended well.

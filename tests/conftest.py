@@ -72,13 +72,13 @@ class Product:
 
     def __init__(self, cluster: SandboxCluster, server: ValkeyServer, **settings: Any) -> None:
         self.cluster = cluster
+        where = {
+            "redis_url": server.connection_url,
+            "kubeconfig": cluster.kubeconfig,
+            "netns_dir": cluster.netns_dir,
+        }
         quick = {"busy_pause": 0.1, "retry_base": 0.2, "lock_lifetime": 5, "audit_pause": 0.3, "brake_recheck": 0.3}
-        self.settings: Settings = load_settings(
-            redis_url=server.connection_url,
-            kubeconfig=cluster.kubeconfig,
-            netns_dir=cluster.netns_dir,
-            **{**quick, **settings},
-        )
+        self.settings: Settings = load_settings(**{**where, **quick, **settings})
         self.api = KubeApi(self.settings)
         self.work_queue = WorkQueue(connect(self.settings), self.settings)
         self.records = self.work_queue.records
