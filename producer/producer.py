@@ -144,7 +144,7 @@ class Producer:
         verified = time.monotonic()
         with EventStream(batches) as stream:
             while not stop.is_set():
-                batch = stream.next(timeout=HEARTBEAT_SECONDS / 4 if self._backlog else HEARTBEAT_SECONDS)
+                batch = stream.next(timeout=HEARTBEAT_SECONDS / 4)
                 if batch is None:
                     return
                 self._take_in(batch)
@@ -261,7 +261,7 @@ class Producer:
 
     def _recover_from_older_redis(self) -> None:
         self._inventory.claim_cluster()
-        for work in self._inventory.publish_again(list(self._published.values())):
+        for work in self._inventory.publish_again(list(self._published.values()), self._mirror):
             log.warning("published again", work=work.id, gateway=work.gateway, eip=work.eip)
         self._redis_went_back = False
         self._position = None

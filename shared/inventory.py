@@ -22,7 +22,7 @@ from shared.errors import ReclaimerError, WrongClusterError
 from shared.models import EIP, Confirmation
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from redis import Redis
     from redis.client import Pipeline
@@ -115,21 +115,34 @@ class Inventory:
             self._at_step("committed")
             return result
 
-    def publish_again(self, works: Iterable[Work]) -> list[Work]:
+    def publish_again(self, works: Iterable[Work], known: Mapping[str, EIP]) -> list[Work]:
         """Publish what an older Redis has no record of; what was published.
 
         Call this before the first commit after `RedisWentBackError`: only then is that Redis taken as it is.
+
+        Args:
+            works: what was published before.
+            known: by UID, the EIPs that live as far as the producer knows; that Redis may hold the others to be alive,
+                and owners of what is to be released.
         """
-        lost = [work for work in works if not self._redis.exists(self._keys.record(work.id))]
-        with self._redis.pipeline(transaction=True) as pipe:
-            pipe.multi()
-            for work in lost:
-                if work.uid and work.kind != "confirmation":
-                    self._entomb(pipe, work.uid)
-                self._work_queue.publish(pipe, work, "published again", why="Redis came back older")
-            pipe.execute()
-        self._marks = set()
-        return lost
+        candidates = list(works)
+        while True:
+            with self._redis.pipeline(transaction=True) as pipe:
+                try:
+                    pipe.watch(self._keys.inventory, self._keys.tombstones)  # type: ignore[no-untyped-call]
+                    lost = [work for work in candidates if not pipe.exists(self._keys.record(work.id))]
+                    uids = [work.uid for work in lost if work.uid]
+                    stale, released = self._known(pipe, uids), self._released(pipe, uids)
+                    pipe.multi()
+                    for uid in uids:
+                        self._replace(pipe, uid, stale.get(uid), None if uid in released else known.get(uid))
+                    for work in lost:
+                        self._work_queue.publish(pipe, work, "published again", why="Redis came back older")
+                    pipe.execute()
+                except WatchError:
+                    continue
+            self._marks = set()
+            return lost
 
     def verify(self) -> None:
         """See that Redis still knows our last commit, and say that we live.
@@ -209,18 +222,25 @@ class Inventory:
         return None if stored and int(stored) >= resource_version else resource_version
 
     def _apply(self, pipe: Pipeline, result: Difference) -> None:
-        for uid, before in {**result.replaced, **result.forgotten}.items():
-            for address in before.addresses:
-                pipe.srem(self._keys.owners(before.gateway, address), uid)
-        for uid in result.forgotten:
-            pipe.hdel(self._keys.inventory, uid)
-            self._entomb(pipe, uid)
+        for uid, before in result.forgotten.items():
+            self._replace(pipe, uid, before, None)
         for uid, eip in result.known.items():
-            pipe.hset(self._keys.inventory, uid, eip.to_json())
-            for address in eip.addresses:
-                pipe.sadd(self._keys.owners(eip.gateway, address), uid)
+            self._replace(pipe, uid, result.replaced.get(uid), eip)
         for work in result.works:
             self._work_queue.publish(pipe, work, "published", producer=self._producer)
+
+    def _replace(self, pipe: Pipeline, uid: str, before: EIP | None, now: EIP | None) -> None:
+        """Know an EIP in another state, or forget it for ever."""
+        if before is not None:
+            for address in before.addresses:
+                pipe.srem(self._keys.owners(before.gateway, address), uid)
+        if now is None:
+            pipe.hdel(self._keys.inventory, uid)
+            self._entomb(pipe, uid)
+            return
+        pipe.hset(self._keys.inventory, uid, now.to_json())
+        for address in now.addresses:
+            pipe.sadd(self._keys.owners(now.gateway, address), uid)
 
     def _entomb(self, pipe: Pipeline, uid: str) -> None:
         now = time.time()

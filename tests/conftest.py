@@ -11,7 +11,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 from redis import Redis
@@ -24,22 +24,13 @@ from shared.inventory import Inventory
 from shared.kube.api import KubeApi
 from shared.queue import WorkQueue, connect
 from shared.settings import Settings, load_settings
+from tests.waiting import eventually
 from workers.service import build_worker
 from workers.worker import ReclaimWorker
 
 pytest_plugins = ["tests.kube.fixtures"]
 
-T = TypeVar("T")
 GATEWAY = "v-gw-383c4e1251c1194e"
-
-
-def eventually(condition: Callable[[], T], what: str, seconds: float = 30) -> T:
-    """Wait until a condition gives something true; what that is."""
-    deadline = time.monotonic() + seconds
-    while not (result := condition()):
-        assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
-        time.sleep(0.02)
-    return result
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,8 @@ from collections.abc import Callable
 import pytest
 
 from sandbox.cluster import SandboxCluster
-from tests.conftest import GATEWAY, Product, eventually
+from tests.conftest import GATEWAY, Product
+from tests.waiting import eventually
 
 pytestmark = [pytest.mark.kernel, pytest.mark.server]
 

@@ -20,7 +20,8 @@ from sandbox.processes import Process
 from sandbox.segments import run_batch
 from shared.models import Outcome, Release
 from tests.absence import AbsenceWatch
-from tests.conftest import GATEWAY, Product, eventually
+from tests.conftest import GATEWAY, Product
+from tests.waiting import eventually
 
 pytestmark = [pytest.mark.kernel, pytest.mark.server]
 

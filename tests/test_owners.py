@@ -8,8 +8,9 @@ import pytest
 
 from sandbox.cluster import SandboxCluster
 from tests.absence import AbsenceWatch
-from tests.conftest import GATEWAY, Product, eventually
+from tests.conftest import GATEWAY, Product
 from tests.interposed import InterposedDriver
+from tests.waiting import eventually
 from workers import service
 
 pytestmark = [pytest.mark.kernel, pytest.mark.server]

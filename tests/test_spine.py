@@ -11,7 +11,8 @@ from rq.serializers import JSONSerializer
 from sandbox.cluster import SandboxCluster
 from shared.errors import WrongClusterError
 from shared.inventory import check_cluster
-from tests.conftest import GATEWAY, Product, eventually
+from tests.conftest import GATEWAY, Product
+from tests.waiting import eventually
 
 pytestmark = [pytest.mark.kernel, pytest.mark.server]
 NetworkMaker = Callable[..., Product]

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from shared.errors import GatewayUnreachableError, LockLostError, PermanentError
-from tests.conftest import eventually
 from tests.gateways import real_kernel
 from tests.gateways.cases import INTERFACES, Case, cases
+from tests.waiting import eventually
 from workers.gateways.interface import AddAddress, Address, AddRoute, DeleteAddress, Route, SetPromoteSecondaries
 from workers.gateways.plan import missing_after, plan_deletion, plan_restoration
 

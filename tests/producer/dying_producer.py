@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from producer import service
 from shared.difference import Difference, Gone
@@ -21,13 +21,14 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from shared.difference import Change
+    from shared.queue import WorkQueue
 
 
 class DyingInventory(Inventory):
     """Ends the process at its step."""
 
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args, at_step=self._die_at_step)
+    def __init__(self, work_queue: WorkQueue, cluster: str, producer: str) -> None:
+        super().__init__(work_queue, cluster, producer, self._die_at_step)
         self._deadly = self._gone_committed = False
 
     def commit(self, changes: Sequence[Change], resource_version: int | None) -> Difference:
@@ -44,7 +45,7 @@ class DyingInventory(Inventory):
 
 
 def main() -> None:
-    service.Inventory = DyingInventory  # type: ignore[misc]
+    service.Inventory = DyingInventory  # type: ignore[assignment, attr-defined]
     settings = load_settings()
     configure(settings)
     service.run(settings)

@@ -12,8 +12,9 @@ import pytest
 from sandbox.api.watching import Cut
 from sandbox.cluster import SandboxCluster
 from sandbox.processes import Process
-from tests.conftest import GATEWAY, Product, eventually
+from tests.conftest import GATEWAY, Product
 from tests.forwarder import Forwarder
+from tests.waiting import eventually
 
 pytestmark = [pytest.mark.kernel, pytest.mark.server]
 

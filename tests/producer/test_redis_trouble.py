@@ -1,0 +1,189 @@
+"""Deletions are not lost with Redis either: while it is away, and when it comes back with older data or none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from sandbox.cluster import SandboxCluster
+from tests.conftest import GATEWAY, Product
+from tests.forwarder import Forwarder
+from tests.redis_servers import IMPLEMENTATIONS, RedisServer, binary
+from tests.waiting import eventually
+
+pytestmark = [pytest.mark.kernel, pytest.mark.server]
+
+KEPT, GONE = "10.1.69.206", "10.1.69.205"
+
+
+class MovingRedis:
+    """A Redis server behind one address, whose place another takes that has older data."""
+
+    def __init__(self, program: str, directory: Path) -> None:
+        self._program = program
+        self._directory = directory
+        self._server = RedisServer(program, directory / "0")
+        self._copy: Path | None = None
+        self._started = 1
+        self.line = Forwarder(self._server.port)
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.line.port}/0"
+
+    def copy(self) -> None:
+        """Copy the data; the next server starts from it, without a copy it is empty."""
+        self._copy = self._server.copy()
+
+    def end(self) -> None:
+        self.line.cut()
+        self._server.kill()
+
+    def come_back(self) -> None:
+        self._server = RedisServer(self._program, self._directory / str(self._started), self._copy)
+        self._started += 1
+        self.line.target = self._server.port
+        self.line.mend()
+
+    def close(self) -> None:
+        self.end()
+
+
+@pytest.fixture(params=IMPLEMENTATIONS)
+def moving_redis(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[MovingRedis]:
+    program = binary(request.param)
+    if program is None:
+        pytest.skip("redis-server is not installed")
+    redis = MovingRedis(program, tmp_path)
+    yield redis
+    redis.close()
+
+
+@pytest.fixture
+def product(make_product: Callable[..., Product], moving_redis: MovingRedis, cluster: SandboxCluster) -> Product:
+    cluster.add_gateway(GATEWAY)
+    cluster.controller.switches.leaks.wrong_argument = True
+    return make_product(redis_url=moving_redis.url)
+
+
+def expect_reclaimed_once(product: Product, cluster: SandboxCluster) -> None:
+    assert product.finish("gone") == ["reclaimed"]
+    (work_id,) = product.records.find("gone")
+    assert [event["event"] for event in product.records.events(work_id)].count("outcome") == 1
+    assert GONE not in cluster.addresses(GATEWAY)
+    assert product.records.find("kept") == []
+    assert KEPT in cluster.addresses(GATEWAY)
+    known = eventually(product.inventory().all, "the inventory")
+    assert [eip.name for eip in known.values()] == ["kept"]
+
+
+def create_both(product: Product, cluster: SandboxCluster) -> None:
+    cluster.create_eip("kept", GATEWAY, KEPT)
+    cluster.create_eip("gone", GATEWAY, GONE)
+    eventually(lambda: len(product.inventory().all()) == 2, "the producer to know both")
+
+
+def delete_gone(product: Product, cluster: SandboxCluster) -> None:
+    cluster.delete_eip("gone")
+    eventually(lambda: product.records.find("gone"), "the release")
+
+
+def test_deleted_while_redis_is_away(product: Product, cluster: SandboxCluster, moving_redis: MovingRedis) -> None:
+    product.start_producer()
+    create_both(product, cluster)
+    moving_redis.line.cut()
+    cluster.delete_eip("gone")
+    moving_redis.line.mend()
+    expect_reclaimed_once(product, cluster)
+
+
+def test_redis_forgets_the_release(product: Product, cluster: SandboxCluster, moving_redis: MovingRedis) -> None:
+    product.start_producer()
+    create_both(product, cluster)
+    moving_redis.copy()
+    delete_gone(product, cluster)
+    moving_redis.end()
+    moving_redis.come_back()
+    expect_reclaimed_once(product, cluster)
+
+
+def test_redis_forgets_that_the_eip_ever_was(
+    product: Product, cluster: SandboxCluster, moving_redis: MovingRedis
+) -> None:
+    product.start_producer()
+    moving_redis.copy()
+    create_both(product, cluster)
+    delete_gone(product, cluster)
+    moving_redis.end()
+    moving_redis.come_back()
+    expect_reclaimed_once(product, cluster)
+
+
+def test_redis_forgets_everything(product: Product, cluster: SandboxCluster, moving_redis: MovingRedis) -> None:
+    product.start_producer()
+    create_both(product, cluster)
+    delete_gone(product, cluster)
+    moving_redis.end()
+    moving_redis.come_back()
+    expect_reclaimed_once(product, cluster)
+
+
+def test_redis_forgets_everything_but_does_not_restart(
+    product: Product, cluster: SandboxCluster, moving_redis: MovingRedis
+) -> None:
+    product.start_producer()
+    create_both(product, cluster)
+    delete_gone(product, cluster)
+    product.work_queue.redis.flushall()
+    expect_reclaimed_once(product, cluster)
+
+
+def test_deleted_while_redis_goes_back(product: Product, cluster: SandboxCluster, moving_redis: MovingRedis) -> None:
+    product.start_producer()
+    moving_redis.copy()
+    create_both(product, cluster)
+    moving_redis.end()
+    cluster.delete_eip("gone")
+    moving_redis.come_back()
+    expect_reclaimed_once(product, cluster)
+
+
+def test_redis_goes_back_while_no_producer_runs(
+    product: Product, cluster: SandboxCluster, moving_redis: MovingRedis
+) -> None:
+    stop = product.start_producer()
+    create_both(product, cluster)
+    moving_redis.copy()
+    delete_gone(product, cluster)
+    stop()
+    moving_redis.end()
+    moving_redis.come_back()
+    product.start_producer()
+    expect_reclaimed_once(product, cluster)
+
+
+def test_redis_goes_back_under_two_producers(
+    product: Product, cluster: SandboxCluster, moving_redis: MovingRedis
+) -> None:
+    product.start_producer()
+    product.start_producer()
+    moving_redis.copy()
+    create_both(product, cluster)
+    delete_gone(product, cluster)
+    moving_redis.end()
+    moving_redis.come_back()
+    expect_reclaimed_once(product, cluster)
+
+
+def test_redis_forgets_what_was_reclaimed(product: Product, cluster: SandboxCluster, moving_redis: MovingRedis) -> None:
+    product.start_producer()
+    create_both(product, cluster)
+    moving_redis.copy()
+    delete_gone(product, cluster)
+    assert product.finish("gone") == ["reclaimed"]
+    moving_redis.end()
+    moving_redis.come_back()
+    assert product.finish("gone") == ["already_absent"]
+    assert KEPT in cluster.addresses(GATEWAY)
