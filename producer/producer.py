@@ -94,7 +94,7 @@ class Producer:
         """Produce until told to stop.
 
         Raises:
-            WrongClusterError: this Redis is another cluster's.
+            WrongClusterError: this Redis is another cluster's, or the API is by now.
         """
         pause = SHORTEST_PAUSE
         while not stop.is_set():
@@ -198,8 +198,10 @@ class Producer:
 
         Raises:
             BrakeEngagedError: nothing was committed.
+            WrongClusterError: nothing was committed.
         """
         items, version = self._api.list_objects(EIPS)
+        self._inventory.expect_cluster(self._api.cluster_uid())
         checkpoint = self._inventory.checkpoint()
         if checkpoint is not None and version < checkpoint:
             self._refuse_older_history(version, checkpoint)

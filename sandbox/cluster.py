@@ -266,7 +266,11 @@ class SandboxCluster:
 
     def remove_finalizer(self, name: str) -> None:
         """Take all finalizers off an EIP, as an operator does whose EIP stays terminating."""
-        self._wait(self.api.patch(EIPS, name, {"metadata": {"finalizers": None}}))
+        self.patch_eip(name, {"metadata": {"finalizers": None}})
+
+    def patch_eip(self, name: str, change: Object) -> Object:
+        """Merge a change into an EIP (RFC 7386) as a user does; the object then."""
+        return self._wait(self.api.patch(EIPS, name, change))
 
     # The controller.
 

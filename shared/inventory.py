@@ -69,6 +69,19 @@ class Inventory:
         self._redis.set(self._keys.cluster, self._cluster, nx=True)
         check_cluster(self._redis, self._work_queue, self._cluster)
 
+    def expect_cluster(self, uid: str) -> None:
+        """See that the API is still that of the cluster this inventory is about.
+
+        Raises:
+            WrongClusterError: it is another's; what it says is about other EIPs.
+        """
+        if uid != self._cluster:
+            raise WrongClusterError(
+                f"the Kubernetes API is that of another cluster by now (kube-system had the UID {self._cluster}, it "
+                f"has {uid}). Nothing was done. Correct EIP_RECLAIMER_KUBECONFIG; if the cluster was rebuilt, start "
+                "again with a Redis database or a key prefix of its own."
+            )
+
     def commit(self, changes: Sequence[Change], resource_version: int | None) -> Difference:
         """Commit changes, the work that follows from them, and the position they bring the watch to.
 
