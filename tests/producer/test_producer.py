@@ -127,13 +127,13 @@ def test_an_object_that_cannot_be_read_is_reported_and_skipped(
     cluster.create_eip("eip", GATEWAY, "10.1.69.205")
     cluster.delete_eip("eip")
     assert product.finish("eip") == ["reclaimed"]
+    assert "object cannot be read, skipped" in "".join(capfd.readouterr())
     # The same once more for a producer that meets it in its first list, and sees it go.
     product.start_producer()
     cluster.delete_eip("odd", wait_gone=False)
-    cluster.remove_finalizer("odd") if cluster.get_eip("odd") else None
-    cluster.create_eip("eip", GATEWAY, "10.1.69.205")
-    cluster.delete_eip("eip")
-    assert product.finish("eip") == ["reclaimed"] * 2
+    cluster.create_eip("next", GATEWAY, "10.1.69.207")
+    cluster.delete_eip("next")
+    assert product.finish("next") == ["reclaimed"]
     assert product.records.find("odd") == []
     assert "10.1.69.206" in cluster.addresses(GATEWAY)
 
