@@ -140,6 +140,9 @@ class Producer:
     def _follow(self, stop: threading.Event) -> None:
         """Watch until the request ends, committing what comes."""
         assert self._position is not None
+        if self._api.version_of(EIPS) < self._position:
+            # A watch from the future would tell nothing until the history gets there again.
+            raise HistoryGoneError("the API's history ends before what was seen of it")
         batches = self._api.watch(EIPS, self._position, self._settings.watch_timeout)
         verified = time.monotonic()
         with EventStream(batches) as stream:

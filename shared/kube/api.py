@@ -76,6 +76,10 @@ class KubeApi:
                 return items, int(page["metadata"]["resourceVersion"])
             page = self._page(path, {"limit": str(self._page_size), **query, "continue": token})
 
+    def version_of(self, path: str) -> int:
+        """The resourceVersion of a collection now."""
+        return int(self._page(path, {"limit": "1"})["metadata"]["resourceVersion"])
+
     def watch(self, path: str, resource_version: int, timeout: float) -> Iterator[list[Object]]:
         """Events after a resourceVersion, in order, as batches of what arrived together; ends with the request.
 

@@ -187,3 +187,21 @@ def test_redis_forgets_what_was_reclaimed(product: Product, cluster: SandboxClus
     moving_redis.come_back()
     assert product.finish("gone") == ["already_absent"]
     assert KEPT in cluster.addresses(GATEWAY)
+
+
+def test_redis_forgets_that_the_eip_moved(product: Product, cluster: SandboxCluster, moving_redis: MovingRedis) -> None:
+    cluster.add_gateway("gw-there")
+    product.start_producer()
+    create_both(product, cluster)
+    moving_redis.copy()
+    cluster.kill_controller()
+    cluster.patch_eip("gone", {"spec": {"natGwDp": "gw-there"}})
+    eventually(lambda: product.records.find("gone"), "the release of the former place")
+    moving_redis.end()
+    moving_redis.come_back()
+    assert product.finish("gone") == ["reclaimed"]
+    cluster.delete_eip("gone", wait_gone=False)
+    cluster.remove_finalizer("gone")
+    eventually(lambda: len(product.records.find("gone")) == 2, "the release of the place it moved to")
+    assert product.finish("gone") == ["reclaimed", "already_absent"]
+    assert GONE not in cluster.addresses(GATEWAY)

@@ -1,0 +1,159 @@
+"""A list that says that too many EIPs are gone releases nothing, until the API recovers or an operator confirms."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from producer.producer import Producer
+from sandbox.cluster import SandboxCluster
+from tests.conftest import GATEWAY, Product
+from tests.waiting import eventually
+
+pytestmark = [pytest.mark.kernel, pytest.mark.server]
+
+EIPS = [f"eip-{number}" for number in range(40)]
+EIP_PATH = "/apis/kubeovn.io/v1/iptables-eips"
+
+
+@pytest.fixture
+def product(make_product: Callable[..., Product], cluster: SandboxCluster) -> Product:
+    """A product that knows 40 EIPs, whose producer has ended and has to list when it starts again."""
+    product = make_product()
+    cluster.add_gateway(GATEWAY)
+    create(cluster, EIPS)
+    cluster.controller.switches.leaks.wrong_argument = True
+    stop = product.start_producer()
+    eventually(lambda: len(product.inventory().all()) == len(EIPS), "all to be known")
+    stop()
+    product.work_queue.redis.delete(product.work_queue.keys.checkpoint)
+    return product
+
+
+def create(cluster: SandboxCluster, names: list[str]) -> None:
+    for name in names:
+        cluster.create_eip(name, GATEWAY, wait_ready=False)
+    for name in names:
+        cluster.wait_ready(name)
+
+
+def delete(cluster: SandboxCluster, names: list[str]) -> None:
+    for name in names:
+        cluster.delete_eip(name, wait_gone=False)
+    eventually(lambda: all(cluster.get_eip(name) is None for name in names), "the deletions")
+
+
+def engaged(product: Product) -> str:
+    return eventually(product.brake.state, "the brake").reason  # type: ignore[union-attr]
+
+
+def listings(cluster: SandboxCluster) -> int:
+    return cluster.server.requests.count(verb="list", prefix=EIP_PATH)
+
+
+def released(product: Product, names: list[str] = EIPS) -> list[str]:
+    return [name for name in names if product.records.find(name)]
+
+
+@pytest.mark.parametrize(("shown", "lacking"), [(0.0, 40), (0.7, 12)])
+def test_a_list_that_lacks_too_many_releases_nothing_until_the_api_recovers(
+    product: Product, cluster: SandboxCluster, capfd: pytest.CaptureFixture[str], shown: float, lacking: int
+) -> None:
+    cluster.server.faults.partial_lists(shown, prefix=EIP_PATH)
+    product.start_producer()
+    assert engaged(product) == f"one list would release {lacking} of 40 known EIPs"
+    before = listings(cluster)
+    eventually(lambda: listings(cluster) > before + 2, "more lists")
+    assert released(product) == []
+    assert len(product.inventory().all()) == 40
+    assert "brake engaged, nothing is released" in "".join(capfd.readouterr())
+    cluster.server.faults.clear()
+    eventually(lambda: product.brake.state() is None, "the brake to disengage")
+    delete(cluster, EIPS[:1])
+    assert product.finish(EIPS[0]) == ["reclaimed"]
+    assert released(product) == EIPS[:1]
+
+
+def test_a_list_that_lacks_an_eip_which_the_api_has_releases_nothing(product: Product, cluster: SandboxCluster) -> None:
+    cluster.server.faults.partial_lists(0.9, prefix=EIP_PATH)
+    product.start_producer()
+    assert "the API's list lacks EIP" in engaged(product)
+    assert released(product) == []
+    cluster.server.faults.clear()
+    eventually(lambda: product.brake.state() is None, "the brake to disengage")
+    assert released(product) == []
+
+
+def test_a_list_that_lacks_few_releases_them(product: Product, cluster: SandboxCluster) -> None:
+    delete(cluster, EIPS[:10])
+    product.start_producer()
+    eventually(lambda: released(product) == EIPS[:10], "ten releases")
+    assert product.brake.state() is None
+
+
+def test_what_an_operator_confirms_is_released(product: Product, cluster: SandboxCluster) -> None:
+    delete(cluster, EIPS[:30])
+    product.start_producer()
+    assert engaged(product) == "one list would release 30 of 40 known EIPs"
+    state = product.brake.confirm()
+    assert state is not None
+    assert state.held == 30
+    eventually(lambda: released(product) == EIPS[:30], "thirty releases")
+    assert product.brake.state() is None
+    assert product.finish(EIPS[29], 60) == ["reclaimed"]
+
+
+def test_a_confirmation_is_about_what_was_held_back_then(product: Product, cluster: SandboxCluster) -> None:
+    delete(cluster, EIPS[:20])
+    stop = product.start_producer()
+    engaged(product)
+    stop()
+    product.brake.confirm()
+    delete(cluster, EIPS[20:40])
+    product.start_producer()
+    eventually(lambda: "40 of 40" in engaged(product), "the brake to engage anew")
+    assert released(product) == []
+
+
+def test_single_deletions_never_engage_the_brake(product: Product, cluster: SandboxCluster) -> None:
+    product.start_producer()
+    delete(cluster, EIPS)
+    eventually(lambda: released(product) == EIPS, "all releases")
+    assert product.brake.state() is None
+
+
+def test_a_second_producer_keeps_the_brake_too(product: Product, cluster: SandboxCluster) -> None:
+    cluster.server.faults.partial_lists(0.0, prefix=EIP_PATH)
+    product.start_producer()
+    engaged(product)
+    before = listings(cluster)
+    product.start_producer()
+    eventually(lambda: listings(cluster) > before + 3, "lists of both")
+    assert released(product) == []
+
+
+def test_an_api_whose_history_went_back_releases_nothing_until_confirmed(
+    product: Product, cluster: SandboxCluster
+) -> None:
+    keys, redis = product.work_queue.keys, product.work_queue.redis
+    redis.hset(keys.checkpoint, "resource_version", 1_000_000)
+    product.start_producer()
+    assert "but version 1000000 was seen before" in engaged(product)
+    assert released(product) == []
+    product.brake.confirm()
+    eventually(lambda: product.brake.state() is None, "the brake to disengage")
+    eventually(lambda: 0 < (product.inventory().checkpoint() or 0) < 1_000_000, "the position of the list")
+    assert len(product.inventory().all()) == 40
+    assert released(product) == []
+
+
+def test_the_brake_of_a_dead_producer_is_seen_and_ended_by_the_next(product: Product, cluster: SandboxCluster) -> None:
+    cluster.server.faults.partial_lists(0.0, prefix=EIP_PATH)
+    stop = product.start_producer()
+    engaged(product)
+    stop()
+    cluster.server.faults.clear()
+    assert product.brake.state() is not None
+    Producer(product.api, product.inventory(), product.brake, product.settings)._list_again()
+    assert product.brake.state() is None
