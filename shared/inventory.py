@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 TOMBSTONE_SECONDS = 7 * 86400
 """No producer lags so far behind that it could still bring a released UID back."""
+PRODUCER_SECONDS = 86400
+"""A producer that has committed nothing for so long is dead: each does every few seconds."""
 
 
 class RedisWentBackError(ReclaimerError):
@@ -58,7 +60,8 @@ class Inventory:
         self._cluster = cluster
         self._producer = producer
         self._at_step = at_step
-        self._marks: set[str] = set()
+        self._marks: set[str | None] = {None}
+        """Which of our marks Redis may hold now: until an answer is here, the new one or the one before."""
 
     def claim_cluster(self) -> None:
         """Tie this Redis data to our cluster, or find that it is tied to another.
@@ -68,6 +71,7 @@ class Inventory:
         """
         self._redis.set(self._keys.cluster, self._cluster, nx=True)
         check_cluster(self._redis, self._work_queue, self._cluster)
+        self._forget_dead_producers()
 
     def expect_cluster(self, uid: str) -> None:
         """See that the API is still that of the cluster this inventory is about.
@@ -123,6 +127,7 @@ class Inventory:
                     self._at_step("execute")
                     pipe.execute()
                 except WatchError:
+                    self._marks.discard(mark)
                     continue
             self._marks = {mark}
             self._at_step("committed")
@@ -154,7 +159,7 @@ class Inventory:
                     pipe.execute()
                 except WatchError:
                     continue
-            self._marks = set()
+            self._marks = {self._stored_mark(self._redis)}
             return lost
 
     def verify(self) -> None:
@@ -262,15 +267,22 @@ class Inventory:
 
     def _expect_mark(self, pipe: Pipeline) -> None:
         check_cluster(pipe, self._work_queue, self._cluster)
-        if self._marks:
-            stored = pipe.hget(self._keys.producers, self._producer)
-            if stored is None or json.loads(stored)["mark"] not in self._marks:
-                raise RedisWentBackError("Redis does not know the last commit of this producer: it came back older")
+        if self._stored_mark(pipe) not in self._marks:
+            raise RedisWentBackError("Redis does not know the last commit of this producer: it came back older")
+
+    def _stored_mark(self, redis: Redis | Pipeline) -> str | None:
+        stored: bytes | None = redis.hget(self._keys.producers, self._producer)  # type: ignore[assignment]
+        return str(json.loads(stored)["mark"]) if stored else None
+
+    def _forget_dead_producers(self) -> None:
+        stored: dict[bytes, bytes] = self._redis.hgetall(self._keys.producers)  # type: ignore[assignment]
+        dead = [name for name, text in stored.items() if time.time() - json.loads(text)["at"] > PRODUCER_SECONDS]
+        if dead:
+            self._redis.hdel(self._keys.producers, *dead)
 
     def _leave_mark(self, pipe: Pipeline) -> str:
         mark = uuid4().hex
         pipe.hset(self._keys.producers, self._producer, json.dumps({"mark": mark, "at": time.time()}))
-        # Until the answer is here, either may be the one that Redis holds.
         self._marks.add(mark)
         return mark
 

