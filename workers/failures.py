@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
+from rq.exceptions import DeserializationError
 from rq.timeouts import JobTimeoutException
 
 from shared.errors import PermanentError, TransientError
@@ -37,6 +38,8 @@ class Verdict:
 
     transient: bool
     reason: str
+    foreseen: bool = True
+    """Whether the reason says all there is to say; otherwise the traceback does."""
 
 
 def classify(error: BaseException) -> Verdict:
@@ -49,8 +52,14 @@ def classify(error: BaseException) -> Verdict:
         return Verdict(
             transient=True, reason="the gateway or the API took longer than EIP_RECLAIMER_JOB_TIMEOUT to answer"
         )
+    if isinstance(error, DeserializationError):
+        return Verdict(
+            transient=False, reason="the job's data cannot be read as JSON. Nothing was done; drop this job."
+        )
     return Verdict(
-        transient=True, reason=f"unexpected {type(error).__name__}: {error}. Please report it with the traceback below."
+        transient=True,
+        reason=f"unexpected {type(error).__name__}: {error}. Please report it with the traceback below.",
+        foreseen=False,
     )
 
 

