@@ -45,8 +45,8 @@ def open_driver(settings: Settings, api: KubeApi) -> Driver:
     return NetlinkDriver(ProcessLocator())
 
 
-def build_worker(settings: Settings) -> ReclaimWorker:
-    """Connect to Redis and the API, and make a worker.
+def build_worker(settings: Settings, stop: threading.Event | None = None) -> ReclaimWorker:
+    """Connect to Redis and the API, and make a worker that ends when `stop` is set.
 
     Raises:
         TransientError: one of them does not answer.
@@ -60,7 +60,7 @@ def build_worker(settings: Settings) -> ReclaimWorker:
     name = worker_name()
     gateway_round = Round(work_queue, Cluster(api, work_queue, settings), open_driver(settings, api), settings)
     reclaimer = Reclaimer(work_queue, gateway_round, settings, cluster_uid, name)
-    return ReclaimWorker(work_queue, reclaimer, settings, name)
+    return ReclaimWorker(work_queue, reclaimer, settings, name, stop or threading.Event())
 
 
 def run(settings: Settings, *, burst: bool = False) -> None:
@@ -76,18 +76,19 @@ def run(settings: Settings, *, burst: bool = False) -> None:
         signal.signal(number, lambda *_: stop.set())
     while not stop.is_set():
         try:
-            worker = build_worker(settings)
+            worker = build_worker(settings, stop)
             log.info("worker started", worker=worker.name, driver=settings.driver, queues=worker.queue_names())
-            # RQ's own handlers take over until the worker ends.
+            # RQ's own handlers take over until the worker ends; they set `stop` too.
             worker.work(burst=burst)
         except (TransientError, RedisError) as error:
             if burst:
                 raise
             log.error("worker cannot start, trying again", reason=str(error))
         else:
-            if burst or worker.stopped_on_request:
+            if burst:
                 return
-            log.warning("worker lost redis, connecting again")
+            if not stop.is_set():
+                log.warning("worker ended by itself, starting again")
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stop.set())
         stop.wait(RECONNECT_SECONDS)

@@ -10,17 +10,19 @@ import os
 import socket
 import threading
 import time
-from types import FrameType
 from typing import Any
 from uuid import uuid4
 
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 from rq import Queue
+from rq.exceptions import DequeueTimeout
 from rq.executions import Execution
 from rq.job import Job, JobStatus, Retry
 from rq.registry import StartedJobRegistry
 from rq.serializers import JSONSerializer
-from rq.worker import SimpleWorker
+from rq.worker import SimpleWorker, WorkerStatus
 
 from shared.errors import TransientError
 from shared.log import get_logger
@@ -34,6 +36,9 @@ from workers.recovery import Recovery
 
 log = get_logger(__name__)
 
+WAIT_SECONDS = 1
+"""How late a worker without a job ends when it is told to."""
+RECONNECT_SECONDS = 1.0
 MAINTENANCE_SECONDS = 5
 DUE_SECONDS = 0.25
 """How late a due retry is at most, while any worker lives."""
@@ -60,7 +65,10 @@ class ReclaimWorker(SimpleWorker):
 
     job_class = ReclaimJob
 
-    def __init__(self, work_queue: WorkQueue, reclaimer: Reclaimer, settings: Settings, name: str) -> None:
+    def __init__(
+        self, work_queue: WorkQueue, reclaimer: Reclaimer, settings: Settings, name: str, stop: threading.Event
+    ) -> None:
+        """`stop` ends the worker once its job is done, and is what a signal sets."""
         self._work_queue = work_queue
         self._reclaimer = reclaimer
         self._settings = settings
@@ -81,8 +89,7 @@ class ReclaimWorker(SimpleWorker):
         self._recovery = Recovery(redis, work_queue, list(queues))
         self._orphans_checked = time.monotonic()
         self._maintained = float("-inf")
-        self.stopped_on_request = False
-        """Whether the worker was told to stop: RQ's own flag is set only where a job was running."""
+        self._stop = stop
 
     def work(self, *args: Any, **kwargs: Any) -> bool:
         """Work as RQ's workers do, and queue due retries meanwhile."""
@@ -96,10 +103,33 @@ class ReclaimWorker(SimpleWorker):
             stop.set()
             thread.join(timeout=5)
 
-    def request_stop(self, signum: int, frame: FrameType | None) -> None:
-        """Stop when the running job is done, at once where there is none; called by a signal."""
-        self.stopped_on_request = True
-        super().request_stop(signum, frame)  # type: ignore[no-untyped-call]
+    def dequeue_job_and_maintain_ttl(
+        self, timeout: int | None, max_idle_time: int | None = None
+    ) -> tuple[Job, Queue] | None:
+        """Wait for the next job; None when told to stop, or where there is none and the timeout is None.
+
+        RQ's own wait is ended by an exception out of the signal handler, also with a job in hand that nobody has
+        started then; and it comes back to a Redis that was away after a minute only.
+        """
+        while not self._stop.is_set():
+            try:
+                self.set_state(WorkerStatus.IDLE)
+                self.heartbeat()
+                if self.should_run_maintenance_tasks:
+                    self.run_maintenance_tasks()
+                return self.queue_class.dequeue_any(
+                    self._ordered_queues,
+                    None if timeout is None else WAIT_SECONDS,
+                    connection=self.connection,
+                    job_class=self.job_class,
+                    serializer=self.serializer,
+                )
+            except DequeueTimeout:
+                continue
+            except (RedisConnectionError, RedisTimeoutError) as error:
+                log.error("worker lost redis, trying again", reason=str(error))
+                self._stop.wait(RECONNECT_SECONDS)
+        return None
 
     def execute_job(self, job: ReclaimJob, queue: Queue) -> None:  # type: ignore[override]
         """Run a job here and now, never longer than a job of ours may take."""
@@ -171,6 +201,20 @@ class ReclaimWorker(SimpleWorker):
                 ).enqueue_job(job, pipeline=pipe)
             self.cleanup_execution(job, pipeline=pipe, execution=execution)
             pipe.execute()
+
+    @property
+    def _stop_requested(self) -> bool:
+        """RQ's own flag is our event, so that it counts whenever and by whomever that is set."""
+        return self._stop.is_set()
+
+    @_stop_requested.setter
+    def _stop_requested(self, value: bool) -> None:
+        if value:
+            self._stop.set()
+
+    def _shutdown(self) -> None:
+        """Called by RQ's signal handlers; nothing is interrupted."""
+        self._stop.set()
 
     @property
     def should_run_maintenance_tasks(self) -> bool:

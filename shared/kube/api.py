@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from kubernetes import client, config
 from urllib3.exceptions import HTTPError as TransportError
+from yaml import YAMLError
 
 from shared.errors import ApiUnavailableError, TransientError
 
@@ -183,9 +184,9 @@ def _client(settings: Settings) -> client.ApiClient:
             )
         else:
             config.load_config(client_configuration=configuration)
-    except (config.ConfigException, OSError, ValueError, KeyError, TypeError) as error:
+    except (config.ConfigException, YAMLError, OSError, ValueError, KeyError, TypeError) as error:
         raise ApiUnavailableError(
-            f"no usable access to a Kubernetes API: {error}. Set EIP_RECLAIMER_KUBECONFIG to a kubeconfig file, "
+            f"no usable access to a Kubernetes API: {' '.join(str(error).split())}. Set EIP_RECLAIMER_KUBECONFIG to a kubeconfig file, "
             "or run in a pod with a ServiceAccount."
         ) from error
     # Retries are decided by whoever asks, who knows what may be repeated.

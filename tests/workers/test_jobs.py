@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ def done(work_queue: WorkQueue, settings: Settings) -> NothingDone:
 
 @pytest.fixture
 def worker(work_queue: WorkQueue, settings: Settings, done: NothingDone) -> ReclaimWorker:
-    return ReclaimWorker(work_queue, done, settings, "w1")
+    return ReclaimWorker(work_queue, done, settings, "w1", threading.Event())
 
 
 def expect_rejected(worker: ReclaimWorker, work_queue: WorkQueue, done: NothingDone, *reasons: str) -> None:
