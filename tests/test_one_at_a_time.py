@@ -5,74 +5,26 @@ from __future__ import annotations
 import json
 import os
 import signal
-import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
-from ipaddress import ip_address
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from sandbox.cluster import SandboxCluster
-from sandbox.processes import Process
 from sandbox.segments import run_batch
-from shared.models import Outcome, Release
+from shared.models import Outcome
 from tests.absence import AbsenceWatch
-from tests.conftest import GATEWAY, Product
+from tests.conftest import GATEWAY, Product, StartWorker, release
 from tests.waiting import eventually
 
 pytestmark = [pytest.mark.kernel, pytest.mark.server]
-
-StartWorker = Callable[..., Process]
 
 
 @pytest.fixture
 def acts(tmp_path: Path) -> Path:
     return tmp_path / "acts"
-
-
-@pytest.fixture
-def start_worker(tmp_path: Path, make_product: Callable[..., Product]) -> Iterator[StartWorker]:
-    """Starts a worker process whose acts are recorded (`tests.acting_worker`)."""
-    started: list[Process] = []
-
-    def start(driver: str, **settings: Any) -> Process:
-        product = make_product()
-        environment = {
-            "EIP_RECLAIMER_REDIS_URL": product.settings.redis_url.get_secret_value(),
-            "EIP_RECLAIMER_KUBECONFIG": str(product.settings.kubeconfig),
-            "EIP_RECLAIMER_NETNS_DIR": str(product.settings.netns_dir),
-            "EIP_RECLAIMER_DRIVER": driver,
-            "EIP_RECLAIMER_BUSY_PAUSE": "0.1",
-            **{f"EIP_RECLAIMER_{name.upper()}": str(value) for name, value in settings.items()},
-        }
-        log = tmp_path / f"worker-{len(started)}.log"
-        started.append(Process(f"worker {len(started)}", log, "tests.acting_worker", str(tmp_path), env=environment))
-        return started[-1]
-
-    yield start
-    for process in started:
-        if process.running:
-            os.kill(process.pid, signal.SIGCONT)
-        process.stop()
-
-
-def release(product: Product, gateway: str, address: str) -> Release:
-    return Release(
-        id=f"release-{gateway}-{address.replace('.', '-')}",
-        cluster=product.api.cluster_uid(),
-        gateway=gateway,
-        eip=None,
-        uid=None,
-        namespace=None,
-        seen_at=time.time(),
-        addresses=(ip_address(address),),
-        subnet=None,
-        reason="leaked",
-        was_ready=True,
-    )
 
 
 def test_eight_workers_never_act_on_one_gateway_at_the_same_time(

@@ -133,30 +133,6 @@ def test_a_random_address_deleted_before_ready_is_found_by_an_audit(product: Pro
     assert cluster.addresses(GATEWAY) == base
 
 
-def test_a_gateway_without_pods_fails_with_a_reason_and_its_replay_succeeds(
-    make_product: NetworkMaker, cluster: SandboxCluster
-) -> None:
-    product = make_product(retry_attempts=3)
-    cluster.add_gateway(GATEWAY)
-    cluster.create_eip("eip-205", GATEWAY, "10.1.69.205")
-    product.start_producer()
-    cluster.controller.switches.leaks.wrong_argument = True
-    cluster.delete_eip("eip-205")
-    pod = cluster.pod(GATEWAY)
-    cluster.set_ready(GATEWAY, ready=False)
-    registry = product.work_queue.queue.failed_job_registry
-    product.work_until(registry.get_job_ids, "the job to fail")
-    (job_id,) = registry.get_job_ids()
-    job = product.work_queue.queue.fetch_job(job_id)
-    assert job is not None
-    assert "no pod of it runs" in str(job.exc_info).splitlines()[0]
-    assert [event["attempt"] for event in product.records.events(job_id) if "attempt" in event] == [1, 2]
-    assert cluster.pod(GATEWAY).uid == pod.uid
-    cluster.set_ready(GATEWAY, ready=True)
-    registry.requeue(job_id)
-    assert product.finish("eip-205") == ["reclaimed"]
-
-
 def test_the_gateways_own_address_is_never_taken_away(make_product: NetworkMaker, cluster: SandboxCluster) -> None:
     product = make_product()
     cluster.add_gateway(GATEWAY)

@@ -250,6 +250,8 @@ class Round:
         fence: Callable[[], None],
     ) -> Answer:
         owned = [ip for ip in work.addresses if owners.of(ip) is not None]
+        if not owned and isinstance(work, Release):
+            return self._concluded(work, Outcome.RECLAIMED, why="a deletion had begun that nobody lived to report")
         if not owned:
             return self._concluded(work, Outcome.ALREADY_ABSENT)
         put_back = []

@@ -185,8 +185,10 @@ def _client(settings: Settings) -> client.ApiClient:
         else:
             config.load_config(client_configuration=configuration)
     except (config.ConfigException, YAMLError, OSError, ValueError, KeyError, TypeError) as error:
+        # A parser's complaint has several lines.
+        reason = " ".join(str(error).split())
         raise ApiUnavailableError(
-            f"no usable access to a Kubernetes API: {' '.join(str(error).split())}. Set EIP_RECLAIMER_KUBECONFIG to a kubeconfig file, "
+            f"no usable access to a Kubernetes API: {reason}. Set EIP_RECLAIMER_KUBECONFIG to a kubeconfig file, "
             "or run in a pod with a ServiceAccount."
         ) from error
     # Retries are decided by whoever asks, who knows what may be repeated.
