@@ -371,7 +371,7 @@ class Round:
             if why is not None:
                 return ProtectedAddressError(
                     f"{address} on gateway {work.gateway} is not taken away: {why}. "
-                    "No EIP can have had it; find out who published this job, then drop it."
+                    "No EIP can have had it, whatever its object asked for; drop this job."
                 )
         return None
 

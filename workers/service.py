@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+from types import FrameType
 
 from redis.exceptions import RedisError
 
@@ -72,13 +73,18 @@ def run(settings: Settings, *, burst: bool = False) -> None:
         TransientError: in a burst, Redis or the API does not answer.
     """
     stop = threading.Event()
+
+    def end(number: int, _frame: FrameType | None) -> None:
+        stop.set()
+        # Whoever asks twice does not want to wait; what is lost then, another worker finishes.
+        signal.signal(number, signal.SIG_DFL)
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+        signal.signal(number, end)
     while not stop.is_set():
         try:
             worker = build_worker(settings, stop)
             log.info("worker started", worker=worker.name, driver=settings.driver, queues=worker.queue_names())
-            # RQ's own handlers take over until the worker ends; they set `stop` too.
             worker.work(burst=burst)
         except (TransientError, RedisError) as error:
             if burst:
@@ -89,6 +95,4 @@ def run(settings: Settings, *, burst: bool = False) -> None:
                 return
             if not stop.is_set():
                 log.warning("worker ended by itself, starting again")
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: stop.set())
         stop.wait(RECONNECT_SECONDS)

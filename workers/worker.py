@@ -68,7 +68,7 @@ class ReclaimWorker(SimpleWorker):
     def __init__(
         self, work_queue: WorkQueue, reclaimer: Reclaimer, settings: Settings, name: str, stop: threading.Event
     ) -> None:
-        """`stop` ends the worker once its job is done, and is what a signal sets."""
+        """`stop` ends the worker once its job is done."""
         self._work_queue = work_queue
         self._reclaimer = reclaimer
         self._settings = settings
@@ -212,9 +212,8 @@ class ReclaimWorker(SimpleWorker):
         if value:
             self._stop.set()
 
-    def _shutdown(self) -> None:
-        """Called by RQ's signal handlers; nothing is interrupted."""
-        self._stop.set()
+    def _install_signal_handlers(self) -> None:
+        """Leave signals to whoever runs the worker, and sets its event."""
 
     @property
     def should_run_maintenance_tasks(self) -> bool:
