@@ -166,9 +166,10 @@ def start_worker(tmp_path: Path, make_product: Callable[..., Product]) -> Iterat
         return started[-1]
 
     yield start
+    for process in filter(lambda each: each.running, started):
+        os.kill(process.pid, signal.SIGCONT)
+        os.kill(process.pid, signal.SIGTERM)
     for process in started:
-        if process.running:
-            os.kill(process.pid, signal.SIGCONT)
         process.stop()
 
 
