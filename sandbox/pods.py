@@ -89,6 +89,14 @@ class PodNamespaces:
         pod = self._pods[uid]
         pod.fault, pod.faults_left = fault, times
 
+    def commands(self, uid: str) -> list[str]:
+        """The command lines that run in a pod now, of what was asked for and of what that started."""
+        lines = []
+        for pid in _commands_in(self._pods[uid]):
+            with contextlib.suppress(OSError):
+                lines.append(Path(f"/proc/{pid}/cmdline").read_text().rstrip("\0").replace("\0", " "))
+        return lines
+
     async def start(self, pod: Mapping[str, Any], container: str, argv: Sequence[str]) -> asyncio.subprocess.Process:
         """Start a command in a pod's namespace, its three streams as pipes.
 

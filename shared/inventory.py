@@ -127,7 +127,7 @@ class Inventory:
                     self._at_step("execute")
                     pipe.execute()
                 except WatchError:
-                    self._marks.discard(mark)
+                    # Also a connection that broke, perhaps after the transaction: the mark may be there.
                     continue
             self._marks = {mark}
             self._at_step("committed")

@@ -117,7 +117,8 @@ def test_a_controller_that_dies_before_eip_add_has_returned(
 ) -> None:
     cluster.controller.switches.delays.eip_add_before = 1
     cluster.create_eip("orphan", GATEWAY, asked, wait_ready=False)
-    cluster.wait_for_record("eip_add_started", eip="orphan")
+    uid = cluster.pod(GATEWAY).uid
+    eventually(lambda: "sleep 1" in cluster.hosts.pods.commands(uid), "the command to be under way")
     cluster.kill_controller()
     cluster.delete_eip("orphan")
     eventually(lambda: len(cluster.addresses(GATEWAY)) == 3, "the address that the command puts on all the same")

