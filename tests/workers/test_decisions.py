@@ -16,8 +16,8 @@ from shared.keys import Keys
 from shared.kube.objects import read_subnet
 from shared.models import Work, parse_work
 from shared.settings import Settings, load_settings
+from tests.payloads import release
 from tests.shared.test_difference import eip
-from tests.workers.conftest import release
 from workers.audit import unowned
 from workers.failures import backoff, classify
 from workers.gateways.interface import Address, Snapshot

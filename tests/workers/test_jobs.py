@@ -16,7 +16,7 @@ from rq.serializers import JSONSerializer
 from shared.models import parse_work
 from shared.queue import JOB_FUNCTION, WorkQueue
 from shared.settings import Settings
-from tests.workers.conftest import release
+from tests.payloads import release
 from workers.reclaimer import Reclaimer
 from workers.round import Result
 from workers.worker import ReclaimWorker

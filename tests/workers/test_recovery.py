@@ -11,7 +11,7 @@ from rq.serializers import JSONSerializer
 
 from shared.models import Outcome, parse_work
 from shared.queue import WorkQueue
-from tests.workers.conftest import release
+from tests.payloads import release
 from workers import recovery
 from workers.recovery import Recovery
 
