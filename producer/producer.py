@@ -266,7 +266,10 @@ class Producer:
 
     def _recover_from_older_redis(self) -> None:
         self._inventory.claim_cluster()
-        for work in self._inventory.publish_again(list(self._published.values()), self._mirror):
+        # Records older than that have gone by themselves.
+        since = time.time() - self._settings.history_days * 86400
+        recent = [work for work in self._published.values() if work.seen_at > since]
+        for work in self._inventory.publish_again(recent, self._mirror):
             log.warning("published again", work=work.id, gateway=work.gateway, eip=work.eip)
         self._redis_went_back = False
         self._position = None
