@@ -174,3 +174,32 @@ def test_the_job_of_a_worker_that_is_killed_is_finished_by_another(
     assert product.records.outcome(work.id) == Outcome.RECLAIMED
     told = [event.get("reason", "") for event in product.records.events(work.id)]
     assert "the worker that ran the job died or was stopped for too long" in told
+
+
+@pytest.mark.parametrize("driver", ["exec", "netlink"])
+def test_a_worker_that_is_told_to_end_finishes_its_job_and_leaves_nothing_locked(
+    make_product: Callable[..., Product],
+    cluster: SandboxCluster,
+    start_worker: StartWorker,
+    tmp_path: Path,
+    driver: str,
+) -> None:
+    product = make_product()
+    cluster.add_gateway(GATEWAY)
+    cluster.pod(GATEWAY).namespace.ip("addr", "add", f"{ADDRESS}/24", "dev", "net1")
+    (tmp_path / "hold").touch()
+    worker = start_worker(driver)
+    works = [release(product, GATEWAY, address) for address in (ADDRESS, "10.1.69.206")]
+    product.work_queue.publish_now(works[:1], "published")
+    eventually((tmp_path / f"held.{worker.pid}").exists, "the worker to be in the middle of it")
+    os.kill(worker.pid, signal.SIGTERM)
+    product.work_queue.publish_now(works[1:], "published")
+    (tmp_path / "hold").unlink()
+    eventually(lambda: not worker.running, "it to end")
+    assert worker.status == 0, worker.last_words()
+    assert product.records.outcome(works[0].id) == Outcome.RECLAIMED
+    assert not product.work_queue.redis.exists(product.work_queue.keys.lock(GATEWAY))
+    # What came meanwhile was taken over in the same go, or lies in the queue for the next worker.
+    queue = product.work_queue.queue
+    assert product.records.outcome(works[1].id) or works[1].id in queue.get_job_ids()
+    assert queue.started_job_registry.get_job_ids() == []
