@@ -133,7 +133,8 @@ def _settings(**flags: Any) -> Settings:
 
 
 def _open(settings: Settings) -> WorkQueue:
-    from shared.queue import WorkQueue, connect
+    from shared.connection import connect
+    from shared.queue import WorkQueue
 
     return WorkQueue(connect(settings), settings)
 

@@ -9,11 +9,12 @@ from redis.exceptions import RedisError
 
 from producer.producer import Producer, producer_id
 from shared.brake import Brake
+from shared.connection import connect
 from shared.errors import TransientError
 from shared.inventory import Inventory
 from shared.kube.api import KubeApi
 from shared.log import get_logger
-from shared.queue import WorkQueue, connect
+from shared.queue import WorkQueue
 from shared.settings import Settings
 
 log = get_logger(__name__)

@@ -18,8 +18,9 @@ from sandbox.cluster import SandboxCluster
 from sandbox.processes import ROOT, Process
 from sandbox.record import Record, Records
 from sandbox.redis_server import free_port
+from shared.connection import connect
 from shared.errors import TransientError
-from shared.queue import WorkQueue, connect
+from shared.queue import WorkQueue
 from shared.settings import load_settings
 
 if TYPE_CHECKING:

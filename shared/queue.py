@@ -1,4 +1,4 @@
-"""The queue: how it is opened, what a job looks like in it, and how work is published.
+"""The queue: what a job looks like in it, and how work is published.
 
 A job is named after what it works on, so that rq-dashboard shows, counts and requeues what operators think in.
 Job functions are named here as text and never imported: only a worker does, after its own allow-list.
@@ -8,15 +8,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from redis import Redis
-from redis.backoff import ExponentialBackoff
-from redis.exceptions import AuthenticationError, RedisError
-from redis.retry import Retry
 from rq import Queue
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
-from shared.errors import InvalidPayloadError, TransientError
 from shared.keys import Keys
 from shared.models import Work, work_to_dict
 from shared.records import Records
@@ -24,6 +19,7 @@ from shared.records import Records
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from redis import Redis
     from redis.client import Pipeline
 
     from shared.settings import Settings
@@ -33,49 +29,6 @@ JOB_FUNCTION = "workers.jobs.run"
 
 FAILURE_SECONDS = 365 * 86400
 """How long RQ keeps a failed job."""
-
-
-class RedisUnavailableError(TransientError):
-    """The Redis server cannot be used as configured."""
-
-
-def connect(settings: Settings) -> Redis:
-    """Open the Redis server of the settings and see that it answers.
-
-    Raises:
-        InvalidPayloadError: the URL is none.
-        RedisUnavailableError: nothing answers there, or it refuses us.
-    """
-    try:
-        redis = Redis.from_url(
-            settings.redis_url.get_secret_value(),
-            socket_connect_timeout=5,
-            health_check_interval=15,
-            # A command is not repeated here: after a lost answer only its caller knows whether it may be.
-            retry=Retry(ExponentialBackoff(), 0),
-        )
-    except ValueError as error:
-        raise InvalidPayloadError(
-            f"EIP_RECLAIMER_REDIS_URL is not valid: {error}. Example: redis://user:password@redis:6379/0"
-        ) from None
-    place = server_name(redis)
-    try:
-        redis.ping()
-    except AuthenticationError as error:
-        raise RedisUnavailableError(
-            f"the Redis server at {place} refuses the user or password: {error}. Check EIP_RECLAIMER_REDIS_URL."
-        ) from None
-    except RedisError as error:
-        raise RedisUnavailableError(
-            f"no Redis server can be used at {place}: {error}. Start it, or correct EIP_RECLAIMER_REDIS_URL."
-        ) from None
-    return redis
-
-
-def server_name(redis: Redis) -> str:
-    """Where a connection leads, without user and password."""
-    where = redis.connection_pool.connection_kwargs
-    return str(where.get("path") or f"{where.get('host', 'localhost')}:{where.get('port', 6379)}")
 
 
 class WorkQueue:

@@ -24,7 +24,16 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="EIP_RECLAIMER_", extra="ignore", frozen=True)
 
     redis_url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
-    """redis://, rediss:// or unix:// with user, password and database number where needed."""
+    """redis://, rediss:// (TLS; `?ssl_ca_certs=FILE` where its CA is not the system's) or unix://, with user, password
+    and database number where needed."""
+    redis_sentinels: Annotated[tuple[tuple[str, int], ...], NoDecode] = ()
+    """Sentinels as HOST:PORT, separated by commas: they tell which server is the master, the URL only how to log in."""
+    redis_sentinel_master: str = "mymaster"
+    """What the Sentinels call the master."""
+    redis_sentinel_username: str | None = None
+    """User at the Sentinels, where they ask for one."""
+    redis_sentinel_password: SecretStr | None = None
+    """Password at the Sentinels, where they ask for one."""
     queue: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")] = "eip-reclaimer"
     """RQ queue of the jobs; a node's own queue is `<queue>@<node>`."""
     key_prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")] = "eip-reclaimer"
@@ -112,7 +121,22 @@ class Settings(BaseSettings):
             value = tuple(float(part) for part in value.split(",") if part.strip())
         return tuple(sorted(value))
 
-    @field_validator("kubeconfig", "netns_dir", "kube_context", "node_name", mode="before")
+    @field_validator("redis_sentinels", mode="before")
+    @classmethod
+    def _hosts_and_ports(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            value = tuple(_host_and_port(part.strip()) for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator(
+        "kubeconfig",
+        "netns_dir",
+        "kube_context",
+        "node_name",
+        "redis_sentinel_username",
+        "redis_sentinel_password",
+        mode="before",
+    )
     @classmethod
     def _empty_is_unset(cls, value: Any) -> Any:
         return None if value == "" else value
@@ -120,6 +144,13 @@ class Settings(BaseSettings):
     def protects(self, address: IPv4Address | IPv6Address) -> bool:
         """Whether the operator listed this address as never to be touched."""
         return any(address in network for network in self.protected_addresses if network.version == address.version)
+
+
+def _host_and_port(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdecimal():
+        raise ValueError(f"{text!r} is not HOST:PORT")
+    return host.strip("[]"), int(port)
 
 
 def load_settings(**flags: Any) -> Settings:

@@ -24,10 +24,11 @@ from producer.producer import Producer, producer_id
 from sandbox.cluster import SandboxCluster
 from sandbox.processes import Process
 from shared.brake import Brake
+from shared.connection import connect
 from shared.inventory import Inventory
 from shared.kube.api import KubeApi
 from shared.models import Release
-from shared.queue import WorkQueue, connect
+from shared.queue import WorkQueue
 from shared.settings import Settings, load_settings
 from tests.waiting import eventually
 from workers.service import build_worker

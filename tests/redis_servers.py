@@ -25,15 +25,18 @@ def binary(implementation: str) -> str | None:
 class RedisServer:
     """A server with what a copy of its data held, or empty; it keeps nothing by itself."""
 
-    def __init__(self, program: str, directory: Path, data: Path | None = None) -> None:
+    def __init__(self, program: str, directory: Path, data: Path | None = None, **options: str) -> None:
+        """`options` are lines of its configuration, with `_` for `-`."""
         directory.mkdir()
         if data is not None:
             shutil.copy(data, directory / "dump.rdb")
         self._directory = directory
         self.port = free_port()
-        options = {"port": self.port, "bind": "127.0.0.1", "dir": directory, "save": "", "logfile": "log"}
-        arguments = [text for name, value in options.items() for text in (f"--{name}", str(value))]
-        self._process = subprocess.Popen([program, *arguments])
+        lines = {"port": self.port, "bind": "127.0.0.1", "dir": directory, "save": '""', "logfile": "log", **options}
+        file = directory / "server.conf"
+        file.write_text("".join(f"{name.replace('_', '-')} {value}\n" for name, value in lines.items()))
+        self._process = subprocess.Popen([program, file])
+        self.pid = self._process.pid
         self.client = Redis(port=self.port)
         eventually(self._answers, "the Redis server to answer")
 
@@ -59,3 +62,63 @@ class RedisServer:
             return bool(self.client.ping())
         except RedisError:
             return False
+
+
+class Sentinels:
+    """A master, a replica and three Sentinels that agree on which is which; `user` is for Redis, not for Sentinels."""
+
+    NAME = "eips"
+
+    def __init__(self, program: str, directory: Path) -> None:
+        directory.mkdir()
+        self.master = RedisServer(program, directory / "master")
+        self.replica = RedisServer(program, directory / "replica", replicaof=f"127.0.0.1 {self.master.port}")
+        eventually(lambda: self.replica.client.info("replication")["master_link_status"] == "up", "the replica")
+        self._processes: list[subprocess.Popen[bytes]] = []
+        self.ports: list[int] = []
+        for number in range(3):
+            port = free_port()
+            file = directory / f"sentinel-{number}.conf"
+            file.write_text(
+                f"port {port}\nbind 127.0.0.1\ndir {directory}\nlogfile sentinel-{number}.log\nrequirepass watched\n"
+                f"sentinel monitor {self.NAME} 127.0.0.1 {self.master.port} 2\n"
+                f"sentinel down-after-milliseconds {self.NAME} 1000\n"
+                f"sentinel failover-timeout {self.NAME} 5000\n"
+                "sentinel sentinel-pass watched\n"
+            )
+            self._processes.append(subprocess.Popen([program, file, "--sentinel"]))
+            self.ports.append(port)
+        eventually(self._agree, "the Sentinels to know each other")
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """Settings of the product that lead here."""
+        return {
+            "redis_url": "redis:///0",
+            "redis_sentinels": ",".join(f"127.0.0.1:{port}" for port in self.ports),
+            "redis_sentinel_master": self.NAME,
+            "redis_sentinel_password": "watched",
+        }
+
+    def close(self) -> None:
+        for process in self._processes:
+            process.kill()
+            process.wait()
+        self.master.kill()
+        self.replica.kill()
+
+    def __enter__(self) -> Sentinels:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.close()
+
+    def _agree(self) -> bool:
+        try:
+            states: list[Any] = [
+                Redis(port=port, password="watched").sentinel_masters()[self.NAME]  # type: ignore[call-overload]
+                for port in self.ports
+            ]
+        except (RedisError, KeyError):
+            return False
+        return all(state["num-other-sentinels"] == 2 and state["num-slaves"] == 1 for state in states)

@@ -8,11 +8,12 @@ from types import FrameType
 
 from redis.exceptions import RedisError
 
+from shared.connection import connect
 from shared.errors import InvalidPayloadError, TransientError
 from shared.inventory import check_cluster
 from shared.kube.api import KubeApi
 from shared.log import get_logger
-from shared.queue import WorkQueue, connect
+from shared.queue import WorkQueue
 from shared.settings import Settings
 from workers.cluster import Cluster
 from workers.gateways.exec import ExecDriver

