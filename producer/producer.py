@@ -214,11 +214,12 @@ class Producer:
         known = {**self._mirror, **self._inventory.all()}
         changes += gone_from_list(known.values(), listed, version)
         self._apply_brake(known, changes)
-        if self._brake.disengage():
-            log.warning("brake disengaged", known=len(known), listed=len(items))
         for start in range(0, len(changes), COMMIT_SIZE):
             self._commit(changes[start : start + COMMIT_SIZE], None)
         self._commit([], version)
+        # Not before: whoever takes over from a producer that dies here needs the operator's word too.
+        if self._brake.disengage():
+            log.warning("brake disengaged", known=len(known), listed=len(items))
         self._position = version
         log.info("listed", eips=len(items), resource_version=version)
 

@@ -40,6 +40,11 @@ class RedisServer:
         self.client = Redis(port=self.port)
         eventually(self._answers, "the Redis server to answer")
 
+    @property
+    def version(self) -> tuple[int, ...]:
+        """Of Redis, or of the Redis it says to be compatible with."""
+        return tuple(int(part) for part in str(self.client.info("server")["redis_version"]).split("."))
+
     def copy(self) -> Path:
         """Copy the data as it is now."""
         self.client.save()

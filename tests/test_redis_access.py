@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from redis.exceptions import RedisError
+from redis import Redis
+from redis.exceptions import NoPermissionError, RedisError
 
 from sandbox.cluster import SandboxCluster
 from sandbox.redis_server import free_port
@@ -17,13 +21,14 @@ from sandbox.segments import run_batch
 from shared.connection import RedisUnavailableError, connect
 from shared.errors import InvalidPayloadError
 from shared.settings import load_settings
-from tests.conftest import GATEWAY, Product
+from tests.conftest import GATEWAY, Product, StartWorker
 from tests.redis_servers import IMPLEMENTATIONS, RedisServer, Sentinels, binary
 from tests.waiting import eventually
 
 pytestmark = [pytest.mark.kernel, pytest.mark.server]
 
 MakeProduct = Callable[..., Product]
+DOCUMENT = Path(__file__).parent.parent / "docs" / "redis.md"
 
 
 @pytest.fixture(params=IMPLEMENTATIONS)
@@ -148,3 +153,101 @@ class TestTls:
     def test_a_server_that_anybody_could_be_is_refused(self, encrypted: tuple[RedisServer, int]) -> None:
         with pytest.raises(RedisUnavailableError, match="certificate verify failed"):
             connect(load_settings(redis_url=f"rediss://127.0.0.1:{encrypted[1]}/0"))
+
+
+class TestAcl:
+    """The user that the documents describe: it suffices, and it can do nothing else."""
+
+    @pytest.fixture
+    def limited(self, program: str, tmp_path: Path) -> Iterator[RedisServer]:
+        (rule,) = re.findall(r"^    user eip-reclaimer on >PASSWORD (.*)$", DOCUMENT.read_text(), re.MULTILINE)
+        with RedisServer(program, tmp_path / "server") as server:
+            # As the document says.
+            rules = rule.split() if server.version >= (7, 2) else rule.replace("+client|setinfo ", "").split()
+            server.client.acl_setuser("eip-reclaimer", enabled=True, reset=True, passwords=["+secret"])
+            client: Any = server.client
+            client.execute_command("ACL", "SETUSER", "eip-reclaimer", *rules)
+            yield server
+
+    @staticmethod
+    def url(server: RedisServer) -> str:
+        return f"redis://eip-reclaimer:secret@127.0.0.1:{server.port}/0"
+
+    def test_the_product_runs_with_it(
+        self,
+        limited: RedisServer,
+        make_product: MakeProduct,
+        cluster: SandboxCluster,
+        start_worker: StartWorker,
+    ) -> None:
+        product = make_product(redis_url=self.url(limited), retry_attempts=2, brake_minimum=1, look_again_after=(0.2,))
+        keys = product.work_queue.keys
+        cluster.add_gateway(GATEWAY)
+        for number in range(8):
+            cluster.create_eip(f"eip-{number}", GATEWAY)
+        cluster.controller.switches.leaks.wrong_argument = True
+        stop = product.start_producer()
+        # One fails, is requeued the RQ way, and is reclaimed.
+        cluster.delete_eip("eip-0")
+        cluster.set_ready(GATEWAY, ready=False)
+        failed = product.work_queue.queue.failed_job_registry
+        product.work_until(failed.get_job_ids, "the job to fail")
+        cluster.set_ready(GATEWAY, ready=True)
+        rq = Path(sys.executable).with_name("rq")
+        subprocess.run([rq, "requeue", "--url", self.url(limited), "--queue", "eip-reclaimer", "--all"], check=True)
+        assert product.finish("eip-0") == ["reclaimed"]
+        # One never was ready, one gets an owner again.
+        cluster.create_eip("early", "no-such-gateway", wait_ready=False)
+        cluster.delete_eip("early")
+        assert product.finish("early") == ["gateway_gone"]
+        address = cluster.create_eip("eip-9", GATEWAY)["spec"]["v4ip"]
+        cluster.delete_eip("eip-9")
+        assert "reclaimed" in product.finish("eip-9")
+        cluster.create_eip("again", GATEWAY, address)
+        product.finish("again")
+        # The brake, an inventory that is forgotten, a job that was lost.
+        stop()
+        product.work_queue.redis.delete(keys.checkpoint)
+        for number in range(1, 8):
+            cluster.delete_eip(f"eip-{number}")
+        stop = product.start_producer()
+        assert product.brake.confirm() is not None
+        eventually(lambda: product.brake.state() is None, "the brake to disengage")
+        (lost,) = product.records.find("eip-1")
+        product.work_queue.redis.delete(f"rq:job:{lost}")
+        product.worker()._recovery.requeue_orphans()
+        # Processes of both kinds, with RQ's registration, subscription and maintenance.
+        for driver, node in (("exec", ""), ("netlink", "sandbox-node")):
+            start_worker(driver, redis_url=self.url(limited), node_name=node)
+        eventually(lambda: product.outcomes("eip-7") == ["reclaimed"], "the rest")
+        # A server before 7.2 does not know what redis-py tells of itself.
+        denied = [entry for entry in limited.client.acl_log() if entry["object"] != "client|setinfo"]
+        assert denied == []
+
+    @pytest.mark.parametrize(
+        "command",
+        [
+            "FLUSHALL",
+            "FLUSHDB",
+            "KEYS *",
+            "SCAN 0",
+            "CONFIG GET *",
+            "CONFIG SET dir /tmp",
+            "SHUTDOWN",
+            "SAVE",
+            "ACL LIST",
+            "MODULE LIST",
+            "REPLICAOF NO ONE",
+            "CLIENT LIST",
+            "CLIENT KILL TYPE normal",
+            "MONITOR",
+            "EVAL return(1) 0",
+            "PUBLISH rq:pubsub:x y",
+            "GET other:key",
+            "SET eip-reclaimer-other 1",
+            "SUBSCRIBE other",
+        ],
+    )
+    def test_what_it_leaves_out_is_refused(self, limited: RedisServer, command: str) -> None:
+        with Redis.from_url(self.url(limited)) as client, pytest.raises(NoPermissionError):
+            client.execute_command(*command.split())
