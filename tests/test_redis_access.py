@@ -110,6 +110,7 @@ def leads_to(server: RedisServer, product: Product) -> bool:
         return False
 
 
+@pytest.mark.redis_server
 class TestTls:
     @pytest.fixture
     def certificate(self, tmp_path: Path) -> Path:
