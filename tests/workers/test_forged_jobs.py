@@ -8,9 +8,12 @@ from __future__ import annotations
 import json
 import random
 import re
+import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from redis import Redis
@@ -77,10 +80,12 @@ _WATCHED = (
     "exec",
 )
 _told: list[str] | None = None
+_listener = 0
+"""The thread that is listened to; others may have work of their own."""
 
 
 def _listen(event: str, arguments: tuple[Any, ...]) -> None:
-    if _told is not None and event.startswith(_WATCHED):
+    if _told is not None and event.startswith(_WATCHED) and threading.get_ident() == _listener:
         _told.append(f"{event} {arguments!r}"[:200])
 
 
@@ -90,8 +95,8 @@ sys.addaudithook(_listen)
 @contextmanager
 def audited() -> Iterator[list[str]]:
     """What the interpreter does meanwhile of all that reaches outside."""
-    global _told  # noqa: PLW0603 - an audit hook stays for ever
-    _told = []
+    global _told, _listener  # noqa: PLW0603 - an audit hook stays for ever
+    _told, _listener = [], threading.get_ident()
     try:
         yield _told
     finally:
@@ -132,6 +137,16 @@ def forge(luck: random.Random) -> bytes:
         if not data:
             return b""
     return bytes(data)
+
+
+def test_the_listener_hears_what_it_is_there_for() -> None:
+    with audited() as told:
+        Path(__file__).read_bytes()
+        subprocess.run(["true"], check=True)
+    assert [event.split()[0] for event in told if event.startswith(("open", "subprocess"))][:2] == [
+        "open",
+        "subprocess.Popen",
+    ]
 
 
 def test_a_hundred_thousand_forged_jobs_do_nothing() -> None:
