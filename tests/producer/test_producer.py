@@ -57,6 +57,7 @@ def test_an_eip_that_moves_to_another_gateway_releases_its_address_here(
     assert (work.gateway, work.reason) == (GATEWAY, "moved")
     cluster.delete_eip("eip", wait_gone=False)
     cluster.remove_finalizer("eip")
+    eventually(lambda: len(product.records.find("eip")) == 2, "the release of the place it moved to")
     assert product.finish("eip") == ["reclaimed", "already_absent"]
 
 
