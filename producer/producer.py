@@ -19,7 +19,7 @@ import random
 import socket
 import time
 from collections import OrderedDict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 from uuid import uuid4
 
 from redis.exceptions import RedisError
@@ -128,6 +128,9 @@ class Producer:
             self._recover_from_older_redis()
         if self._position is None:
             self._list_again()
+        elif self._api.version_of(EIPS) < self._position:
+            # A watch from the future would tell nothing until the history gets there again.
+            raise HistoryGoneError("the API's history ends before what was seen of it")
         self._follow(stop)
 
     def _start(self) -> None:
@@ -140,9 +143,6 @@ class Producer:
     def _follow(self, stop: threading.Event) -> None:
         """Watch until the request ends, committing what comes."""
         assert self._position is not None
-        if self._api.version_of(EIPS) < self._position:
-            # A watch from the future would tell nothing until the history gets there again.
-            raise HistoryGoneError("the API's history ends before what was seen of it")
         batches = self._api.watch(EIPS, self._position, self._settings.watch_timeout)
         verified = time.monotonic()
         with EventStream(batches) as stream:
@@ -229,13 +229,8 @@ class Producer:
         reason = self._doubt(uids, len(known), list(would.forgotten.values()))
         if reason is None:
             return
-        self._brake.engage(reason, uids, len(known))
-        log.error(
-            "brake engaged, nothing is released",
-            reason=reason,
-            then="it is listed again until the API recovers; if the EIPs are truly gone: eip-reclaimer brake release",
-        )
-        raise BrakeEngagedError(reason)
+        then = "it is listed again until the API recovers; if the EIPs are truly gone: eip-reclaimer brake release"
+        self._engage_brake(reason, uids, len(known), then)
 
     def _doubt(self, uids: set[str], known: int, missing: list[EIP]) -> str | None:
         """Why a list cannot be right that would release these UIDs; None when it can, or an operator said so."""
@@ -257,12 +252,12 @@ class Producer:
             self._mirror.clear()
             log.warning("history forgotten, as an operator confirmed", reason=reason)
             return
-        self._brake.engage(reason, [OLDER_HISTORY], len(self._mirror))
-        log.error(
-            "brake engaged, nothing is released",
-            reason=reason,
-            then="if etcd was restored from a backup: eip-reclaimer brake release, then audit the gateways",
-        )
+        then = "if etcd was restored from a backup: eip-reclaimer brake release, then audit the gateways"
+        self._engage_brake(reason, {OLDER_HISTORY}, len(self._mirror), then)
+
+    def _engage_brake(self, reason: str, held: set[str], known: int, then: str) -> NoReturn:
+        self._brake.engage(reason, held, known)
+        log.error("brake engaged, nothing is released", reason=reason, then=then)
         raise BrakeEngagedError(reason)
 
     def _recover_from_older_redis(self) -> None:

@@ -42,9 +42,11 @@ if TYPE_CHECKING:
 Key = tuple[Literal["eip", "pod", "orphan"], str]
 """What waits in a queue: an EIP by name, a pod that needs its EIPs as `<namespace>/<name>`, an address by EIP UID."""
 
-_PASSING = (RetryLaterError, AddressUnavailableError, ApiError, aiohttp.ClientError, OSError)
-# What an object raises that lacks what every EIP has, or names an address that is none.
-_UNREADABLE = (KeyError, TypeError, ValueError, AttributeError)
+_PASSING = (
+    *(RetryLaterError, AddressUnavailableError, ApiError, aiohttp.ClientError, OSError),
+    # What an object raises that lacks what every EIP has, or names an address that is none.
+    *(KeyError, TypeError, ValueError, AttributeError),
+)
 
 
 class Controller:
@@ -200,7 +202,7 @@ class Controller:
             kind, name = key
             try:
                 await work[kind](name)
-            except (*_PASSING, *_UNREADABLE) as error:
+            except _PASSING as error:
                 self.records.add("failed", eip=name if kind == "eip" else "", detail=f"{kind} {name}: {error}")
                 queue.add_later(key, self.switches.delays.retry)
 

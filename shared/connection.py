@@ -47,7 +47,7 @@ def connect(settings: Settings) -> Redis:
     }
     place = _place(options, settings)
     if settings.redis_sentinels:
-        redis = _by_sentinels({**options, **manners}, settings)
+        redis = _by_sentinels({**manners, **options}, settings)
     else:
         redis = Redis.from_url(settings.redis_url.get_secret_value(), **manners)
     try:

@@ -111,21 +111,21 @@ class Settings(BaseSettings):
     @classmethod
     def _networks(cls, value: Any) -> Any:
         if isinstance(value, str):
-            return tuple(ip_network(part.strip(), strict=False) for part in value.split(",") if part.strip())
+            return tuple(ip_network(part, strict=False) for part in _parts(value))
         return value
 
     @field_validator("look_again_after", mode="before")
     @classmethod
     def _ascending_seconds(cls, value: Any) -> Any:
         if isinstance(value, str):
-            value = tuple(float(part) for part in value.split(",") if part.strip())
+            value = tuple(map(float, _parts(value)))
         return tuple(sorted(value))
 
     @field_validator("redis_sentinels", mode="before")
     @classmethod
     def _hosts_and_ports(cls, value: Any) -> Any:
         if isinstance(value, str):
-            value = tuple(_host_and_port(part.strip()) for part in value.split(",") if part.strip())
+            value = tuple(map(_host_and_port, _parts(value)))
         return value
 
     @field_validator(
@@ -144,6 +144,10 @@ class Settings(BaseSettings):
     def protects(self, address: IPv4Address | IPv6Address) -> bool:
         """Whether the operator listed this address as never to be touched."""
         return any(address in network for network in self.protected_addresses if network.version == address.version)
+
+
+def _parts(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
 
 
 def _host_and_port(text: str) -> tuple[str, int]:

@@ -93,14 +93,14 @@ class ReclaimWorker(SimpleWorker):
 
     def work(self, *args: Any, **kwargs: Any) -> bool:
         """Work as RQ's workers do, and queue due retries meanwhile."""
-        stop = threading.Event()
+        ended = threading.Event()
         self._recovery.promote_due()
-        thread = threading.Thread(target=self._promote_until, args=(stop,), name="due-jobs", daemon=True)
+        thread = threading.Thread(target=self._promote_until, args=(ended,), name="due-jobs", daemon=True)
         thread.start()
         try:
             return bool(super().work(*args, **kwargs))
         finally:
-            stop.set()
+            ended.set()
             thread.join(timeout=5)
 
     def dequeue_job_and_maintain_ttl(
@@ -272,9 +272,9 @@ class ReclaimWorker(SimpleWorker):
         if work is not None:
             pipe.hdel(self._work_queue.keys.pending(work.gateway), job.id)
 
-    def _promote_until(self, stop: threading.Event) -> None:
+    def _promote_until(self, ended: threading.Event) -> None:
         failing = False
-        while not stop.wait(1.0 if failing else DUE_SECONDS):
+        while not ended.wait(1.0 if failing else DUE_SECONDS):
             try:
                 self._recovery.promote_due()
                 failing = False
