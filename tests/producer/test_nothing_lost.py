@@ -12,7 +12,7 @@ import pytest
 from sandbox.api.watching import Cut
 from sandbox.cluster import SandboxCluster
 from sandbox.processes import Process
-from tests.conftest import GATEWAY, Product
+from tests.conftest import GATEWAY, Product, variables
 from tests.forwarder import Forwarder
 from tests.waiting import eventually
 
@@ -173,10 +173,8 @@ def test_the_producer_is_killed_while_another_runs(
 
 
 def dying_producer(product: Product, tmp_path: Path, step: str, moment: str) -> Process:
-    environment = {
-        "EIP_RECLAIMER_REDIS_URL": product.settings.redis_url.get_secret_value(),
-        "EIP_RECLAIMER_KUBECONFIG": str(product.settings.kubeconfig),
-    }
+    url, kubeconfig = product.settings.redis_url.get_secret_value(), product.settings.kubeconfig
+    environment = variables(redis_url=url, kubeconfig=kubeconfig)
     log = tmp_path / "producer.log"
     return Process("producer", log, "tests.producer.dying_producer", step, moment, env=environment)
 

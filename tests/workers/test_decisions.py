@@ -15,7 +15,7 @@ from shared import errors
 from shared.keys import Keys
 from shared.kube.objects import read_subnet
 from shared.models import Work, parse_work
-from shared.settings import Settings, load_settings
+from shared.settings import load_settings
 from tests.payloads import release
 from tests.shared.test_difference import eip
 from workers.audit import unowned
@@ -183,7 +183,7 @@ def test_what_nobody_foresaw_is_told_with_its_type() -> None:
     assert "EIP_RECLAIMER_JOB_TIMEOUT" in classify(JobTimeoutException()).reason
 
 
-def test_pauses_grow_to_a_ceiling_and_half_of_each_is_jitter(settings: Settings) -> None:
+def test_pauses_grow_to_a_ceiling_and_half_of_each_is_jitter() -> None:
     settings = load_settings(retry_base=2, retry_ceiling=60)
     for attempt, ceiling in [(1, 2), (2, 4), (3, 8), (5, 32), (6, 60), (1000, 60)]:
         pauses = [backoff(attempt, settings) for _ in range(200)]

@@ -91,35 +91,31 @@ def test_another_function_is_neither_imported_nor_run(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_module_that_a_job_names_is_not_imported(
-    worker: ReclaimWorker,
-    work_queue: WorkQueue,
-    done: NothingDone,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    (tmp_path / "trap.py").write_text(f"open({str(tmp_path / 'sprung')!r}, 'w')\ndef run(**_): pass\n")
+@pytest.fixture
+def sprung(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file that is there once anybody has imported the module `trap`."""
+    path = tmp_path / "sprung"
+    (tmp_path / "trap.py").write_text(f"open({str(path)!r}, 'w')\ndef run(*_, **__): pass\n")
     monkeypatch.syspath_prepend(str(tmp_path))
+    return path
+
+
+def test_a_module_that_a_job_names_is_not_imported(
+    worker: ReclaimWorker, work_queue: WorkQueue, done: NothingDone, sprung: Path
+) -> None:
     enqueue(work_queue, "trap.run")
     expect_rejected(worker, work_queue, done, "which workers do not run")
-    assert not (tmp_path / "sprung").exists()
+    assert not sprung.exists()
 
 
 @pytest.mark.parametrize("callback", ["success_callback_name", "failure_callback_name", "stopped_callback_name"])
 def test_a_callback_is_neither_imported_nor_run(
-    callback: str,
-    worker: ReclaimWorker,
-    work_queue: WorkQueue,
-    done: NothingDone,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    callback: str, worker: ReclaimWorker, work_queue: WorkQueue, done: NothingDone, sprung: Path
 ) -> None:
-    (tmp_path / "trap2.py").write_text(f"open({str(tmp_path / 'sprung')!r}, 'w')\ndef run(*_, **__): pass\n")
-    monkeypatch.syspath_prepend(str(tmp_path))
     enqueue(work_queue, JOB_FUNCTION, payload={})
-    work_queue.redis.hset("rq:job:forged", callback, "trap2.run")
+    work_queue.redis.hset("rq:job:forged", callback, "trap.run")
     expect_rejected(worker, work_queue, done, "payload rejected")
-    assert not (tmp_path / "sprung").exists()
+    assert not sprung.exists()
 
 
 def rewrite(work_queue: WorkQueue, data: Any) -> None:
