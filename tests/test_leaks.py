@@ -46,6 +46,8 @@ def expect_mended(product: Product, cluster: SandboxCluster, name: str, asked: s
     """All work about an EIP ends, and what it left is gone: with its own release, or the audit that found it."""
     outcomes = product.finish(name, 60)
     assert outcomes == (["reclaimed"] if asked else ["audited", "reclaimed"])
+    for work in product.records.find(name):
+        assert [event["event"] for event in product.records.events(work)].count("published") == 1
     expect_only_the_bystander(product, cluster)
 
 

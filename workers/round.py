@@ -297,7 +297,7 @@ class Round:
             str(item.address.ip): item
             for site in sites
             for item in unowned(
-                site.before,
+                site.now,
                 owned=owners.by_address,
                 own=own,
                 subnets=subnets,
@@ -309,8 +309,9 @@ class Round:
         now = time.time()
         suspects = self._suspects(work, [ip for ip, item in found.items() if item.doubt is None], now)
         leaks = [ip for ip, since in suspects.items() if now - since >= self._settings.audit_pause]
-        releases = [self._leak(work, found[ip].address, found[ip].subnet, now) for ip in leaks]
-        self._work_queue.publish_now(releases, "published", why=f"found by {work.id}")
+        releases = [self._leak(work, found[ip].address, found[ip].subnet, suspects[ip]) for ip in leaks]
+        new = [release for release in releases if self._work_queue.records.work(release.id) is None]
+        self._work_queue.publish_now(new, "published", why=f"found by {work.id}")
         if len(leaks) < len(suspects):
             return NotNowError("unowned addresses have to be seen twice", self._settings.audit_pause)
         return self._concluded(work, Outcome.AUDITED, leaked=leaks, reported=reported)
@@ -323,16 +324,17 @@ class Round:
         return suspects
 
     @staticmethod
-    def _leak(work: Audit, address: Address, subnet: str, now: float) -> Release:
+    def _leak(work: Audit, address: Address, subnet: str, since: float) -> Release:
+        # Named after the leak, so that it stays one release however often it is seen before it is worked off.
         place = sha256(f"{work.gateway} {address.ip}".encode()).hexdigest()[:12]
         return Release(
-            id=f"leak-{place}-{int(now)}",
+            id=f"leak-{place}-{int(since)}",
             cluster=work.cluster,
             gateway=work.gateway,
             eip=work.eip,
             uid=None,
             namespace=work.namespace,
-            seen_at=now,
+            seen_at=since,
             addresses=(address.ip,),
             subnet=subnet,
             reason="leaked",
