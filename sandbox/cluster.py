@@ -103,6 +103,11 @@ class SandboxCluster:
     def __exit__(self, *_: Any) -> None:
         self.close()
 
+    @property
+    def entrance(self) -> str:
+        """The URL of the API for those whom faults set on `server` do not concern."""
+        return self._entrance.url
+
     # Gateways.
 
     def add_subnet(

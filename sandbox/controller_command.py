@@ -29,26 +29,31 @@ def main() -> int:
 
 
 async def _run(arguments: argparse.Namespace) -> int:
+    async with KubernetesApi.from_kubeconfig(arguments.kubeconfig) as api:
+        return await serve(
+            Controller(
+                api,
+                switches=leaks.from_arguments(arguments),
+                run=_executor(arguments, api),
+                reuse=arguments.reuse,
+                records=Records(arguments.records),
+            )
+        )
+
+
+async def serve(controller: Controller) -> int:
     """Run one controller until a signal comes, or it dies; the exit status."""
     ended = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, ended.set)
-    async with KubernetesApi.from_kubeconfig(arguments.kubeconfig) as api:
-        controller = Controller(
-            api,
-            switches=leaks.from_arguments(arguments),
-            run=_executor(arguments, api),
-            reuse=arguments.reuse,
-            records=Records(arguments.records),
-        )
-        await controller.start()
-        waits = [asyncio.create_task(event.wait()) for event in (ended, controller.died)]
-        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        for each in waits:
-            each.cancel()
-        if controller.died.is_set():
-            return 128 + signal.SIGKILL
-        await controller.stop()
+    await controller.start()
+    waits = [asyncio.create_task(event.wait()) for event in (ended, controller.died)]
+    await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    for each in waits:
+        each.cancel()
+    if controller.died.is_set():
+        return 128 + signal.SIGKILL
+    await controller.stop()
     return 0
 
 

@@ -29,13 +29,17 @@ def binary(implementation: str) -> str:
 class RedisServer:
     """A server with what a copy of its data held, or empty; it keeps nothing by itself."""
 
-    def __init__(self, program: str, directory: Path, data: Path | None = None, **options: str) -> None:
-        """`options` are lines of its configuration, with `_` for `-`."""
+    def __init__(
+        self, program: str, directory: Path, data: Path | None = None, *, port: int | None = None, **options: str
+    ) -> None:
+        """`data` is a dump or the folder of append-only files; `options` are lines of its configuration, `_` for `-`."""
         directory.mkdir()
-        if data is not None:
+        if data is not None and data.is_dir():
+            shutil.copytree(data, directory / "appendonlydir")
+        elif data is not None:
             shutil.copy(data, directory / "dump.rdb")
-        self._directory = directory
-        self.port = free_port()
+        self.directory = directory
+        self.port = port or free_port()
         lines = {"port": self.port, "bind": "127.0.0.1", "dir": directory, "save": '""', "logfile": "log", **options}
         file = directory / "server.conf"
         file.write_text("".join(f"{name.replace('_', '-')} {value}\n" for name, value in lines.items()))
@@ -52,7 +56,7 @@ class RedisServer:
     def copy(self) -> Path:
         """Copy the data as it is now."""
         self.client.save()
-        return self._directory / "dump.rdb"
+        return self.directory / "dump.rdb"
 
     def kill(self) -> None:
         """End it with SIGKILL."""

@@ -1,0 +1,76 @@
+"""One run: `python -m tests.chaos`, sized by the environment or by flags. The exit status is 1 for a broken promise."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import signal
+import sys
+import tempfile
+from pathlib import Path
+
+from sandbox.privileges import UNABLE, missing_rights
+from tests.chaos import report
+from tests.chaos.judge import judge
+from tests.chaos.product import MUTATIONS
+from tests.chaos.script import script
+from tests.chaos.world import Sizes, World
+
+SLOTS_PER_GATEWAY = 3
+
+
+def main() -> int:
+    """Read what is asked for, run, report."""
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
+    for name, default, what in (
+        ("eips", 300, "EIPs to create"),
+        ("gateways", 6, "gateways they are on"),
+        ("minutes", 2, "how long faults strike"),
+        ("seed", 1, "what the script of faults comes from"),
+    ):
+        value = os.environ.get(name.upper(), default)
+        parser.add_argument(f"--{name}", type=float if name == "minutes" else int, default=value, help=what)
+    parser.add_argument("--report", type=Path, default=Path("chaos-report"), help="where the report is written")
+    parser.add_argument("--keep", action="store_true", help="keep logs and evidence beside the report")
+    parser.add_argument("--pause", type=float, default=4.0, help="mean seconds between two faults")
+    parser.add_argument("--without", choices=MUTATIONS, default="", help="switch a safeguard of the product off")
+    arguments = parser.parse_args()
+    problem = missing_rights()
+    if problem:
+        sys.stderr.write(f"{problem}\n")
+        return UNABLE
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    sizes = Sizes(
+        arguments.eips, arguments.gateways, slots=arguments.gateways * SLOTS_PER_GATEWAY, without=arguments.without
+    )
+    faults = script(
+        arguments.seed,
+        arguments.minutes * 60,
+        producers=sizes.producers,
+        workers=sizes.workers,
+        gateways=sizes.gateways,
+        pause=arguments.pause,
+    )
+    directory = Path(tempfile.mkdtemp(prefix="chaos-"))
+    try:
+        with World(directory, sizes, arguments.seed) as world:
+            evidence = world.run(faults)
+        verdict = judge(evidence)
+        facts = report.summary(arguments.seed, sizes, faults, world.told, evidence, verdict)
+        report.write(arguments.report, facts, world.told, evidence, verdict)
+    finally:
+        if arguments.keep:
+            shutil.copytree(directory, arguments.report / "evidence", dirs_exist_ok=True, symlinks=True)
+        shutil.rmtree(directory, ignore_errors=True)
+    told = {name: value for name, value in facts.items() if name not in ("script", "settings", "violations")}
+    for name, value in told.items():
+        sys.stdout.write(f"{name:42}{value}\n")
+    for violation in facts["violations"][:50]:
+        sys.stdout.write(f"{violation['at']:8.1f} s  {violation['kind']}: {violation['gateway']} {violation['what']}\n")
+    sys.stdout.write(f"report: {arguments.report / 'report.html'}\n")
+    return 0 if verdict.kept else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,138 @@
+"""EIPs that come and go, and come again with the same addresses: what users do all day, much faster.
+
+Each *slot* is one user: it creates an EIP, waits for it, lives with it for a while, deletes it, and begins again, on
+the same gateway or another, with an address of its own or whichever is free: that is mostly the one released last.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import threading
+import time
+from dataclasses import dataclass
+
+import aiohttp
+
+from sandbox import objects
+from sandbox.kubernetes_api import ApiError, KubernetesApi
+from sandbox.objects import EIPS
+from tests.chaos.cluster import SUBNET
+from tests.chaos.witness import ApiWitness
+
+FIXED = 0.4
+"""How many EIPs ask for an address of their own."""
+SAME_GATEWAY = 0.6
+EARLY = 0.1
+"""How many EIPs are deleted before they are ready."""
+AT_ONCE = 0.5
+"""How many are created again without a pause."""
+LIFE_SECONDS = (0.3, 8.0)
+PATIENCE = 90.0
+"""Seconds after which an EIP that does not become ready is deleted, as a user would."""
+
+
+@dataclass
+class _Slot:
+    number: int
+    gateway: str
+
+    @property
+    def own_address(self) -> str:
+        return f"10.64.{128 + self.number // 250}.{1 + self.number % 250}"
+
+
+class Lives:
+    """Runs so many slots in a thread of its own until so many EIPs were created, and leaves half of the last ones."""
+
+    def __init__(self, server: str, witness: ApiWitness, gateways: list[str], *, eips: int, slots: int, seed: int):
+        self.created = 0
+        self.failure: BaseException | None = None
+        self._server = server
+        self._witness = witness
+        self._gateways = gateways
+        self._eips = eips
+        self._slots = slots
+        self._chance = random.Random(seed)
+        self._hurry = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    @property
+    def over(self) -> bool:
+        """Whether all of them have lived."""
+        return not self._thread.is_alive()
+
+    def stop(self) -> None:
+        """Create no more, and wait until what there is has become what it was to become.
+
+        Raises:
+            BaseException: what ended a slot.
+        """
+        self._hurry.set()
+        self._thread.join()
+        if self.failure is not None:
+            raise self.failure
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._all())
+        except BaseException as error:
+            self.failure = error
+
+    async def _all(self) -> None:
+        async with KubernetesApi(self._server) as api:
+            slots = [_Slot(number, self._chance.choice(self._gateways)) for number in range(self._slots)]
+            await asyncio.gather(*(self._live(api, slot) for slot in slots))
+
+    async def _live(self, api: KubernetesApi, slot: _Slot) -> None:
+        chance = random.Random(self._chance.random())
+        await asyncio.sleep(chance.uniform(0, LIFE_SECONDS[1]))
+        while self.created < self._eips and not self._hurry.is_set():
+            self.created += 1
+            if chance.random() >= SAME_GATEWAY:
+                slot.gateway = chance.choice(self._gateways)
+            name = f"eip-{self.created}"
+            own = slot.own_address if chance.random() < FIXED else None
+            await api.create(EIPS, objects.eip(name, slot.gateway, v4ip=own, external_subnet=SUBNET))
+            if chance.random() < EARLY:
+                await asyncio.sleep(chance.uniform(0, 1))
+            else:
+                await self._until(lambda name=name: self._is_ready(name), PATIENCE)  # type: ignore[misc]
+                await asyncio.sleep(chance.uniform(*LIFE_SECONDS))
+            if (self.created >= self._eips or self._hurry.is_set()) and chance.random() < 0.5:
+                await self._until(lambda name=name: self._is_ready(name), PATIENCE)  # type: ignore[misc]
+                return
+            await self._delete(api, name)
+            if chance.random() >= AT_ONCE:
+                await asyncio.sleep(chance.uniform(0, 3))
+
+    async def _delete(self, api: KubernetesApi, name: str) -> None:
+        """Delete an EIP, and wait until it is gone: the controller may have to come back first."""
+        for attempt in range(20):
+            try:
+                await api.delete(EIPS, name)
+                break
+            except (ApiError, aiohttp.ClientError):
+                if attempt == 19:
+                    raise
+                await asyncio.sleep(0.5)
+        if not await self._until(lambda: name not in self._witness.objects, PATIENCE * 2):
+            raise TimeoutError(f"EIP {name} is not gone {PATIENCE * 2} s after its deletion")
+
+    def _is_ready(self, name: str) -> bool:
+        item = self._witness.objects.get(name)
+        return bool(item and (item.get("status") or {}).get("ready") and item["metadata"].get("finalizers"))
+
+    @staticmethod
+    async def _until(condition: object, seconds: float) -> bool:
+        assert callable(condition)
+        deadline = time.monotonic() + seconds
+        while not condition():
+            if time.monotonic() > deadline:
+                return False
+            await asyncio.sleep(0.03)
+        return True

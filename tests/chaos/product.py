@@ -1,0 +1,163 @@
+"""The product's processes as the torture runs them: `python -m tests.chaos.product producer|worker DIRECTORY`.
+
+A producer is just that. A worker notes in DIRECTORY/acts-<pid>.jsonl when it had a gateway open and when it changed it,
+and is slow now and then between its look and its act, so that races are really run. CHAOS_WITHOUT switches one of the
+product's safeguards off, to see that the referee notices.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import producer.service
+import workers.reclaimer
+import workers.service
+from shared.difference import Change, Difference
+from shared.inventory import Inventory
+from shared.kube.api import KubeApi
+from shared.log import configure
+from shared.models import IPAddress, Work
+from shared.settings import Settings, load_settings
+from workers.cluster import Cluster, Owners
+from workers.gateways.interface import Driver, Fence, Gateway, GatewayPod, Snapshot, Step
+from workers.lock import GatewayLock
+
+SLOW = 0.1
+"""How many acts begin late, and by how many seconds at least and at most."""
+SLOW_SECONDS = (0.2, 0.8)
+MUTATIONS = ("owner-check", "second-look", "lock", "transaction")
+
+
+class WitnessedDriver:
+    """Notes what a driver does, and when."""
+
+    def __init__(self, driver: Driver, directory: Path) -> None:
+        self.name = driver.name
+        self.changed = False
+        """Whether the gateway that was opened last was changed."""
+        self._driver = driver
+        self._notes = (directory / f"acts-{os.getpid()}.jsonl").open("a", buffering=1)
+        self._number = 0
+
+    @contextmanager
+    def open(self, pod: GatewayPod) -> Iterator[Gateway]:
+        self.changed = False
+        self._number += 1
+        number = self._number
+        self.note(number, "opened", pod=pod.uid, process=os.getpid())
+        try:
+            with self._driver.open(pod) as gateway:
+                yield _WitnessedGateway(self, number, gateway)
+        finally:
+            self.note(number, "closed")
+
+    def close(self) -> None:
+        self._driver.close()
+
+    def note(self, number: int, what: str, **more: Any) -> None:
+        self._notes.write(json.dumps({"act": number, "what": what, "at": time.time(), **more}) + "\n")
+
+
+class _WitnessedGateway:
+    def __init__(self, driver: WitnessedDriver, number: int, gateway: Gateway) -> None:
+        self._driver = driver
+        self._number = number
+        self._gateway = gateway
+
+    def read(self) -> Snapshot:
+        return self._gateway.read()
+
+    def carry_out(self, steps: Sequence[Step], fence: Fence) -> None:
+        if not steps:
+            return
+        if not self._driver.changed and random.random() < SLOW:
+            time.sleep(random.uniform(*SLOW_SECONDS))
+
+        def passed() -> None:
+            fence()
+            self._driver.note(self._number, "began")
+
+        self._driver.changed = True
+        self._gateway.carry_out(steps, passed)
+        self._driver.note(self._number, "ended")
+
+
+class _NoLock(GatewayLock):
+    """Has every gateway, always."""
+
+    @classmethod
+    def try_acquire(cls, *args: Any, **kwargs: Any) -> GatewayLock:
+        redis, keys, gateway, lifetime, *_ = args
+        return cls(redis, keys, gateway, "nobody", lifetime)
+
+    def ensure_held(self) -> None:
+        pass
+
+    def release_unless_changed(self, generation: int) -> bool:
+        return True
+
+
+def _ownerless(look: Callable[..., Owners], when: Callable[[], bool]) -> Callable[..., Owners]:
+    def owners(cluster: Cluster, gateway: str, addresses: Sequence[IPAddress]) -> Owners:
+        return Owners() if when() else look(cluster, gateway, addresses)
+
+    return owners
+
+
+def _commit_in_two(commit: Callable[..., Difference], pause: float) -> Callable[..., Difference]:
+    """The inventory first, and the work that follows from it a moment later."""
+
+    def commit_then_publish(inventory: Inventory, changes: Sequence[Change], version: int | None) -> Difference:
+        queue = inventory._work_queue
+        later: list[Work] = []
+        publish, queue.publish = queue.publish, lambda _pipe, work, *_, **__: later.append(work)  # type: ignore[method-assign]
+        try:
+            result = commit(inventory, changes, version)
+        finally:
+            queue.publish = publish  # type: ignore[method-assign]
+        if later:
+            time.sleep(pause)
+            queue.publish_now(later, "published")
+        return result
+
+    return commit_then_publish
+
+
+def main() -> None:
+    """Run until told to end, or killed."""
+    part, directory = sys.argv[1], Path(sys.argv[2])
+    without = os.environ.get("CHAOS_WITHOUT", "")
+    settings = load_settings()
+    configure(settings)
+    if part == "producer":
+        if without == "transaction":
+            Inventory.commit = _commit_in_two(Inventory.commit, 0.5)  # type: ignore[method-assign]
+        producer.service.run(settings)
+        return
+    opened = workers.service.open_driver
+    drivers: list[WitnessedDriver] = []
+
+    def open_driver(settings: Settings, api: KubeApi) -> Driver:
+        drivers.append(WitnessedDriver(opened(settings, api), directory))
+        return drivers[-1]
+
+    workers.service.open_driver = open_driver
+    if without == "owner-check":
+        Cluster.owners = _ownerless(Cluster.owners, lambda: True)  # type: ignore[method-assign,assignment]
+    if without == "second-look":
+        Cluster.owners = _ownerless(Cluster.owners, lambda: drivers[-1].changed)  # type: ignore[method-assign,assignment]
+    if without == "lock":
+        workers.reclaimer.GatewayLock = _NoLock  # type: ignore[misc]
+    workers.service.run(settings)
+
+
+if __name__ == "__main__":
+    main()
