@@ -6,8 +6,9 @@ List once, then watch from there on; the position is committed with the work tha
 - the watch ends or breaks: it is resumed from the last event seen;
 - 410, the API no longer has the events since then: list again, and what is known but not listed is gone;
 - Redis does not answer: go on watching, and commit all of it once Redis does;
-- Redis came back older: publish again what it forgot of ours, then list again. What is held in memory here counts as
-  known, so that an EIP which that Redis never heard of, and which is gone by now, is not lost;
+- Redis came back older: publish again what it forgot of ours, then follow again from where it had come to. What is
+  held in memory here counts as known, so that, where those events are gone and a list has to do, an EIP which that
+  Redis never heard of, and which is gone by now, is not lost;
 - a list that would release too much, or lacks an EIP that the API has: the brake (`shared.brake`);
 - this process dies: the next one resumes from the committed position.
 """
@@ -107,7 +108,7 @@ class Producer:
                 log.warning("events are gone, listing again", reason=str(error))
                 self._position = None
             except RedisWentBackError as error:
-                log.error("redis came back older, publishing again and listing again", reason=str(error))
+                log.error("redis came back older, publishing again and going back with it", reason=str(error))
                 self._redis_went_back = True
                 continue
             except BrakeEngagedError:
@@ -224,7 +225,9 @@ class Producer:
         log.info("listed", eips=len(items), resource_version=version)
 
     def _apply_brake(self, known: dict[str, EIP], changes: list[Change]) -> None:
-        would = difference(known, set(), changes, cluster="dry-run", now=time.time())
+        # What is known here alone may have been released by another producer already.
+        released = self._inventory.released(list(known))
+        would = difference(known, released, changes, cluster="dry-run", now=time.time())
         uids = {str(work.uid) for work in would.works}
         reason = self._doubt(uids, len(known), list(would.forgotten.values()))
         if reason is None:
@@ -268,8 +271,11 @@ class Producer:
         for work in self._inventory.publish_again(recent, self._mirror):
             log.warning("published again", work=work.id, gateway=work.gateway, eip=work.eip)
         self._redis_went_back = False
+        # What is in hand is committed, but does not bring that Redis to where we were.
         self._position = None
         self._commit_backlog()
+        # From where it had come to, events tell of each EIP by itself; a list would have to be believed.
+        self._position = self._inventory.checkpoint()
 
 
 def _change(obj: Object, *, gone: bool) -> Change | None:

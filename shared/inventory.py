@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from redis.exceptions import WatchError
@@ -185,6 +185,10 @@ class Inventory:
         stored: dict[bytes, bytes] = self._redis.hgetall(self._keys.inventory)  # type: ignore[assignment]
         return {uid.decode(): EIP.from_json(text) for uid, text in stored.items()}
 
+    def released(self, uids: list[str]) -> set[str]:
+        """Those of these UIDs whose release was committed before."""
+        return self._released(self._redis, uids)
+
     def checkpoint(self) -> int | None:
         """The resourceVersion up to which everything is committed; None before the first list."""
         stored: bytes | None = self._redis.hget(self._keys.checkpoint, "resource_version")  # type: ignore[assignment]
@@ -194,8 +198,8 @@ class Inventory:
         stored = pipe.hmget(self._keys.inventory, uids) if uids else []
         return {uid: EIP.from_json(text) for uid, text in zip(uids, stored, strict=True) if text}
 
-    def _released(self, pipe: Pipeline, uids: list[str]) -> set[str]:
-        scores = pipe.zmscore(self._keys.tombstones, uids) if uids else []
+    def _released(self, redis: Redis | Pipeline, uids: list[str]) -> set[str]:
+        scores: Any = redis.zmscore(self._keys.tombstones, uids) if uids else []
         return {uid for uid, score in zip(uids, scores, strict=True) if score is not None}
 
     def _confirmations(self, pipe: Pipeline, result: Difference) -> list[Confirmation]:

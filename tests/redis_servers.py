@@ -30,7 +30,7 @@ class RedisServer:
     """A server with what a copy of its data held, or empty; it keeps nothing by itself."""
 
     def __init__(
-        self, program: str, directory: Path, data: Path | None = None, *, port: int | None = None, **options: str
+        self, program: str, directory: Path, data: Path | None = None, *, port: int = 0, **options: str
     ) -> None:
         """`data` is a dump or the folder of append-only files; `options` are lines of its configuration, `_` for `-`."""
         directory.mkdir()

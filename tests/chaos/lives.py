@@ -101,10 +101,10 @@ class Lives:
             if chance.random() < EARLY:
                 await asyncio.sleep(chance.uniform(0, 1))
             else:
-                await self._until(lambda name=name: self._is_ready(name), PATIENCE)  # type: ignore[misc]
+                await self._until(lambda name=name: self._is_ready(name), PATIENCE)
                 await asyncio.sleep(chance.uniform(*LIFE_SECONDS))
             if (self.created >= self._eips or self._hurry.is_set()) and chance.random() < 0.5:
-                await self._until(lambda name=name: self._is_ready(name), PATIENCE)  # type: ignore[misc]
+                await self._until(lambda name=name: self._is_ready(name), PATIENCE)
                 return
             await self._delete(api, name)
             if chance.random() >= AT_ONCE:

@@ -151,11 +151,11 @@ def main() -> None:
 
     workers.service.open_driver = open_driver
     if without == "owner-check":
-        Cluster.owners = _ownerless(Cluster.owners, lambda: True)  # type: ignore[method-assign,assignment]
+        Cluster.owners = _ownerless(Cluster.owners, lambda: True)  # type: ignore[method-assign]
     if without == "second-look":
-        Cluster.owners = _ownerless(Cluster.owners, lambda: drivers[-1].changed)  # type: ignore[method-assign,assignment]
+        Cluster.owners = _ownerless(Cluster.owners, lambda: drivers[-1].changed)  # type: ignore[method-assign]
     if without == "lock":
-        workers.reclaimer.GatewayLock = _NoLock  # type: ignore[misc]
+        workers.reclaimer.GatewayLock = _NoLock  # type: ignore[attr-defined]
     workers.service.run(settings)
 
 

@@ -68,7 +68,6 @@ def _spread(values: list[float]) -> dict[str, float]:
 
 def _page(facts: dict[str, Any], told: Told, evidence: Evidence, verdict: Verdict) -> str:
     kept = "Every promise was kept." if facts["kept"] else f"{len(verdict.violations)} promises were broken."
-    sizes = facts["sizes"]
     parts = [
         "<!doctype html><html lang=en><meta charset=utf-8><title>eip-reclaimer: chaos</title><style>",
         "body{font:14px/1.4 system-ui,sans-serif;margin:2em;max-width:1440px;color:#222}"
@@ -76,11 +75,7 @@ def _page(facts: dict[str, Any], told: Told, evidence: Evidence, verdict: Verdic
         "td.n{text-align:right;font-variant-numeric:tabular-nums}h1 .bad{color:#b00}h1 .good{color:#070}"
         "svg text{font-size:11px}.columns{display:flex;flex-wrap:wrap;gap:3em}</style>",
         f"<h1>Seed {facts['seed']}: <span class={'good' if facts['kept'] else 'bad'}>{kept}</span></h1>",
-        f"<p>{facts['eips']['created']} EIPs created and {facts['eips']['deleted']} deleted on {sizes['gateways']} "
-        f"gateways in {facts['minutes']} minutes, with {sizes['producers']} producers and {sizes['workers']} workers; "
-        f"{facts['removals']} addresses removed. Allowed are: an owner without its address {RACE_SECONDS:g} s in a race, "
-        f"the lock's {evidence.lock_life:g} s + {STRUCK_SECONDS:g} s where the worker was struck inside it; nothing leaked "
-        f"{QUIET_SECONDS:g} s after the last fault.</p>",
+        _introduction(facts, evidence),
         _violations(facts),
         _timeline(facts, told, evidence, verdict),
         "<div class=columns>",
@@ -95,6 +90,17 @@ def _page(facts: dict[str, Any], told: Told, evidence: Evidence, verdict: Verdic
         "</div></html>",
     ]
     return "\n".join(parts)
+
+
+def _introduction(facts: dict[str, Any], evidence: Evidence) -> str:
+    sizes, eips = facts["sizes"], facts["eips"]
+    return (
+        f"<p>{eips['created']} EIPs created and {eips['deleted']} deleted on {sizes['gateways']} gateways in "
+        f"{facts['minutes']} minutes, with {sizes['producers']} producers and {sizes['workers']} workers; "
+        f"{facts['removals']} addresses removed. Allowed are: an owner without its address {RACE_SECONDS:g} s in a race, "
+        f"the lock's {evidence.lock_life:g} s + {STRUCK_SECONDS:g} s where the worker was struck inside it; nothing "
+        f"leaked {QUIET_SECONDS:g} s after the last fault.</p>"
+    )
 
 
 def _table(title: str, rows: dict[str, Any]) -> str:
@@ -119,7 +125,7 @@ def _timeline(facts: dict[str, Any], told: Told, evidence: Evidence, verdict: Ve
     scale = (WIDTH - LEFT) / seconds
 
     def x(at: float) -> float:
-        return round(LEFT + at * scale, 1)
+        return round(LEFT + (at - told.began) * scale, 1)
 
     shapes: list[str] = []
     row = 0
@@ -131,12 +137,12 @@ def _timeline(facts: dict[str, Any], told: Told, evidence: Evidence, verdict: Ve
                 width = max(2.0, fault["seconds"] * scale)
                 title = f"{fault['at']} s, for {fault['seconds']} s, target {fault['target']}, {fault['detail']}"
                 shapes.append(
-                    f"<rect x={x(fault['at'])} y={y + 3} width={width:.1f} height={ROW - 6} fill='{colour}'>"
+                    f"<rect x={x(told.began + fault['at'])} y={y + 3} width={width:.1f} height={ROW - 6} fill='{colour}'>"
                     f"<title>{html.escape(title)}</title></rect>"
                 )
         row += 1
-    leaked = [(at - told.began, count) for at, count in leaked_over_time(verdict)]
-    queue = [(at - told.began, sum(found.values()) if found else 0) for at, found in told.queue]
+    leaked = list(leaked_over_time(verdict))
+    queue = [(at, sum(found.values())) for at, found in told.queue]
     for name, points, colour in (("leaked addresses", leaked, "#e15759"), ("jobs not finished", queue, "#4e79a7")):
         top = row * ROW + 8
         highest = max((value for _, value in points), default=0) or 1
@@ -149,14 +155,16 @@ def _timeline(facts: dict[str, Any], told: Told, evidence: Evidence, verdict: Ve
     for absence in verdict.absences:
         colour = "#e15759" if absence.kind == "wrong decision" else "#f28e2b" if absence.struck else "#59a14f"
         title = f"{absence.life.name} {absence.life.address}: {absence.seconds:.3f} s, {absence.kind}"
-        shapes.append(
-            f"<circle cx={x(absence.since - told.began)} cy={y} r=4 fill='{colour}'><title>{title}</title></circle>"
-        )
+        shapes.append(f"<circle cx={x(absence.since)} cy={y} r=4 fill='{colour}'><title>{title}</title></circle>")
     row += 1
+    bottom = row * ROW
     for violation in facts["violations"]:
-        shapes.append(f"<line x1={x(violation['at'])} x2={x(violation['at'])} y1=0 y2={row * ROW} stroke='#b00'/>")
-    for minute in range(int(seconds // 60) + 1):
-        shapes.append(f"<text x={x(minute * 60)} y={row * ROW + 24} fill='#777'>{minute} min</text>")
+        place = x(told.began + violation["at"])
+        shapes.append(f"<line x1={place} x2={place} y1=0 y2={bottom} stroke='#b00'/>")
+    shapes += [
+        f"<text x={x(told.began + minute * 60)} y={bottom + 24} fill='#777'>{minute} min</text>"
+        for minute in range(int(seconds // 60) + 1)
+    ]
     height = row * ROW + 30
     return f"<h2>Timeline</h2><svg viewBox='0 0 {WIDTH} {height}' width='100%'>{''.join(shapes)}</svg>"
 

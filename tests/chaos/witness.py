@@ -30,7 +30,9 @@ EIP_ADDRESSES = (ip_network("10.64.0.0/17"), ip_network("10.64.128.0/18"))
 """Of the external subnet's 10.64.0.0/16, what EIPs get; whatever else is on a gateway is none of our business."""
 
 _LINE = re.compile(r"\[(?P<at>[^\]]+)\] \[(?P<what>ADDR|ROUTE|RULE)\](?P<gone>Deleted )?(?P<rest>.*)")
-_ADDRESS = re.compile(r"\d+:\s+(?P<interface>\S+)\s+inet6? (?P<address>[0-9a-f.:]+)")
+_ADDRESS = re.compile(r"\d+:\s+(?P<interface>\S+)\s+inet6? (?P<address>[0-9a-f.:]+)/(?P<length>\d+)")
+EIP_LENGTH = "16"
+"""That of EIPs' addresses here. One of another length is a stand-in: the same address a second time, for a moment."""
 _OF_THE_KERNEL = re.compile(r"proto kernel|table local|^(local|broadcast|anycast|multicast) |^(fe80::|ff00::|none )")
 
 
@@ -79,7 +81,7 @@ class PodWitness:
             yield Change(self.pod.born, self.pod.uid, address, added=True)
         for at, what, gone, rest in self._lines():
             found = _ADDRESS.match(rest) if what == "ADDR" else None
-            if found and is_eip_address(found["address"]):
+            if found and is_eip_address(found["address"]) and found["length"] == EIP_LENGTH:
                 yield Change(at, self.pod.uid, found["address"], added=not gone)
 
     def foreign(self) -> Iterator[Foreign]:
@@ -275,12 +277,12 @@ def acts(directory: Path) -> list[Act]:
 
 def works(redis: Redis, prefix: str = "eip-reclaimer", queue: str = "eip-reclaimer") -> list[Work]:
     """Every piece of work that the queue's own records tell of."""
-    failed = {job.decode() for job in redis.zrange(f"rq:failed:{queue}", 0, -1)}  # type: ignore[union-attr]
+    failed = {job.decode() for job in redis.zrange(f"rq:failed:{queue}", 0, -1)}
     found = []
     for key in redis.scan_iter(f"{prefix}:record:*", count=1000):
         work_id = key.decode().removeprefix(f"{prefix}:record:")
-        payload = json.loads(redis.hget(key, "payload") or b"{}")  # type: ignore[arg-type]
-        events = [json.loads(line) for line in redis.lrange(f"{prefix}:trace:{work_id}", 0, -1)]  # type: ignore[union-attr]
+        payload = json.loads(redis.hget(key, "payload") or b"{}")
+        events = [json.loads(line) for line in redis.lrange(f"{prefix}:trace:{work_id}", 0, -1)]
         ended = [event for event in events if event["event"] == "outcome"]
         reasons = [str(event.get("reason")) for event in events if event["event"] == "failed"]
         found.append(

@@ -48,6 +48,8 @@ SETTINGS = {
 AOF = {"appendonly": "yes", "auto_aof_rewrite_percentage": "0"}
 RECOVERY_SECONDS = 12.0
 """How long an outage is felt by those who try again with growing pauses of at most ten seconds."""
+OPERATOR_SECONDS = 6.0
+"""How long an operator looks on before saying that what the brake holds back is truly gone."""
 TICK = 0.05
 SAMPLE_SECONDS = 1.0
 
@@ -105,6 +107,8 @@ class World:
         self._pods: dict[str, PodWitness] = {}
         self._gateways: list[_Gateway] = []
         self._mended_at = 0.0
+        self._truthful_at = 0.0
+        self._operator: Process | None = None
 
     def __enter__(self) -> World:
         try:
@@ -271,12 +275,29 @@ class World:
     def _tick(self) -> None:
         while self._agenda and self._agenda[0][0] <= time.time():
             heapq.heappop(self._agenda)[2]()
+        self._operate()
         if not self.told.queue or time.time() - self.told.queue[-1][0] >= SAMPLE_SECONDS:
             try:
                 self.told.queue.append((time.time(), depth(self._redis.client)))
             except RedisError:
                 self.told.queue.append((time.time(), {}))
         time.sleep(TICK)
+
+    def _operate(self) -> None:
+        """Do an operator's part: once the API has recovered, say of EIPs that went during it that they are gone."""
+        if self._operator is not None and self._operator.running:
+            return
+        self._operator = None
+        try:
+            state = self._redis.client.get("eip-reclaimer:brake")
+        except RedisError:
+            return
+        now = time.time()
+        if not state or now < self._truthful_at or now - json.loads(state)["since"] < OPERATOR_SECONDS:
+            return
+        self.told.struck["operator released the brake"] += 1
+        log = self.directory / "operator.log"
+        self._operator = Process("operator", log, "cli", "brake", "release", env=self._environment)
 
     def _calm(self) -> bool:
         """Whether nothing is left to be done."""
@@ -325,6 +346,7 @@ class World:
                 self._outage("api", over)
             case "api lists too little":
                 self._post("/faults/partial-lists", fraction=fault.detail, seconds=fault.seconds)
+                self._truthful_at = over + OPERATOR_SECONDS
                 self._outage("api", over)
             case "watches cut":
                 self._post("/watches/cut", how=fault.detail)
