@@ -29,9 +29,7 @@ def binary(implementation: str) -> str:
 class RedisServer:
     """A server with what a copy of its data held, or empty; it keeps nothing by itself."""
 
-    def __init__(
-        self, program: str, directory: Path, data: Path | None = None, *, port: int = 0, **options: str
-    ) -> None:
+    def __init__(self, program: str, directory: Path, data: Path | None = None, **options: Any) -> None:
         """`data` is a dump or the folder of append-only files; `options` are lines of its configuration, `_` for `-`."""
         directory.mkdir()
         if data is not None and data.is_dir():
@@ -39,8 +37,15 @@ class RedisServer:
         elif data is not None:
             shutil.copy(data, directory / "dump.rdb")
         self.directory = directory
-        self.port = port or free_port()
-        lines = {"port": self.port, "bind": "127.0.0.1", "dir": directory, "save": '""', "logfile": "log", **options}
+        lines: dict[str, Any] = {
+            "port": free_port(),
+            "bind": "127.0.0.1",
+            "dir": directory,
+            "save": '""',
+            "logfile": "log",
+            **options,
+        }
+        self.port = int(lines["port"])
         file = directory / "server.conf"
         file.write_text("".join(f"{name.replace('_', '-')} {value}\n" for name, value in lines.items()))
         self._process = subprocess.Popen([program, file])

@@ -126,13 +126,13 @@ class TestTls:
     def encrypted(self, certificate: Path, tmp_path: Path) -> Iterator[tuple[RedisServer, int]]:
         program = binary("redis")
         port = free_port()
-        options = {
+        options: dict[str, Any] = {
             "tls_port": str(port),
             "tls_cert_file": str(certificate),
             "tls_key_file": str(certificate.with_name("key.pem")),
             "tls_auth_clients": "no",
         }
-        with RedisServer(program, tmp_path / "server", None, **options) as running:
+        with RedisServer(program, tmp_path / "server", **options) as running:
             yield running, port
 
     def test_a_server_is_believed_by_its_certificate(

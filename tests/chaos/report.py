@@ -18,6 +18,11 @@ from tests.chaos.witness import outcomes
 from tests.chaos.world import SETTINGS, Sizes, Told
 
 WIDTH, ROW, LEFT = 1400, 18, 190
+STYLE = """
+body{font:14px/1.4 system-ui,sans-serif;margin:2em;max-width:1440px;color:#222}
+table{border-collapse:collapse;margin:1em 0}td,th{padding:2px 12px 2px 0;text-align:left;vertical-align:top}
+td.n{text-align:right;font-variant-numeric:tabular-nums}h1 .bad{color:#b00}h1 .good{color:#070}
+svg text{font-size:11px}.columns{display:flex;flex-wrap:wrap;gap:3em}"""
 COLOURS = ("#4e79a7", "#f28e2b", "#76b7b2", "#edc948", "#b07aa1", "#9c755f", "#59a14f", "#ff9da7")
 
 
@@ -70,10 +75,7 @@ def _page(facts: dict[str, Any], told: Told, evidence: Evidence, verdict: Verdic
     kept = "Every promise was kept." if facts["kept"] else f"{len(verdict.violations)} promises were broken."
     parts = [
         "<!doctype html><html lang=en><meta charset=utf-8><title>eip-reclaimer: chaos</title><style>",
-        "body{font:14px/1.4 system-ui,sans-serif;margin:2em;max-width:1440px;color:#222}"
-        "table{border-collapse:collapse;margin:1em 0}td,th{padding:2px 12px 2px 0;text-align:left;vertical-align:top}"
-        "td.n{text-align:right;font-variant-numeric:tabular-nums}h1 .bad{color:#b00}h1 .good{color:#070}"
-        "svg text{font-size:11px}.columns{display:flex;flex-wrap:wrap;gap:3em}</style>",
+        STYLE + "</style>",
         f"<h1>Seed {facts['seed']}: <span class={'good' if facts['kept'] else 'bad'}>{kept}</span></h1>",
         _introduction(facts, evidence),
         _violations(facts),

@@ -151,6 +151,8 @@ class ApiWitness:
         self.objects: dict[str, dict[str, Any]] = {}
         """By name, the EIPs there are."""
         self.events = 0
+        self.version = 0
+        """The resourceVersion of the last event."""
         self._address = urlsplit(url)
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._follow, daemon=True)
@@ -206,6 +208,7 @@ class ApiWitness:
     def _take(self, kind: str, item: dict[str, Any], at: float) -> None:
         metadata, spec = item["metadata"], item["spec"]
         self.events += 1
+        self.version = int(metadata["resourceVersion"])
         life = self.lives.setdefault(
             metadata["uid"], Life(metadata["uid"], metadata["name"], spec["natGwDp"], created=at)
         )
@@ -277,7 +280,7 @@ def acts(directory: Path) -> list[Act]:
 
 def works(redis: Redis, prefix: str = "eip-reclaimer", queue: str = "eip-reclaimer") -> list[Work]:
     """Every piece of work that the queue's own records tell of."""
-    failed = {job.decode() for job in redis.zrange(f"rq:failed:{queue}", 0, -1)}
+    failed = {bytes(job).decode() for job in redis.zrange(f"rq:failed:{queue}", 0, -1)}  # type: ignore[arg-type]
     found = []
     for key in redis.scan_iter(f"{prefix}:record:*", count=1000):
         work_id = key.decode().removeprefix(f"{prefix}:record:")

@@ -21,7 +21,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from redis import Redis
+from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
+from redis.retry import Retry
 
 from sandbox.processes import ROOT, Process
 from sandbox.redis_server import free_port
@@ -162,6 +165,10 @@ class World:
     def _start(self) -> None:
         self._program = binary("valkey")
         self._port = free_port()
+        # A server that is stopped must not stop whoever is to wake it.
+        self._client = Redis(
+            port=self._port, socket_timeout=0.5, socket_connect_timeout=0.5, retry=Retry(NoBackoff(), 0)
+        )
         self._start_redis(None)
         with (self.directory / "cluster.log").open("wb") as log:
             self._cluster = subprocess.Popen(
@@ -236,7 +243,7 @@ class World:
 
     def _wait_until_they_follow(self) -> None:
         deadline = time.monotonic() + 60
-        client = self._redis.client
+        client = self._client
         while client.hlen("eip-reclaimer:producers") < len(self._producers) or client.scard("rq:workers") < len(
             self._workers
         ):
@@ -278,7 +285,7 @@ class World:
         self._operate()
         if not self.told.queue or time.time() - self.told.queue[-1][0] >= SAMPLE_SECONDS:
             try:
-                self.told.queue.append((time.time(), depth(self._redis.client)))
+                self.told.queue.append((time.time(), depth(self._client)))
             except RedisError:
                 self.told.queue.append((time.time(), {}))
         time.sleep(TICK)
@@ -289,7 +296,7 @@ class World:
             return
         self._operator = None
         try:
-            state = self._redis.client.get("eip-reclaimer:brake")
+            state = self._client.get("eip-reclaimer:brake")
         except RedisError:
             return
         now = time.time()
@@ -301,7 +308,10 @@ class World:
 
     def _calm(self) -> bool:
         """Whether nothing is left to be done."""
-        client = self._redis.client
+        client = self._client
+        followed = int(client.hget("eip-reclaimer:checkpoint", "resource_version") or 0)
+        if followed < self._api.version or client.exists("eip-reclaimer:brake"):
+            return False
         if any(client.hlen(key) for key in client.scan_iter("eip-reclaimer:pending:*")):
             return False
         waiting = depth(client)
@@ -433,7 +443,7 @@ class World:
             for uid in gateway.pods:
                 self._pods[uid].look()
         end = time.time()
-        found = works(self._redis.client)
+        found = works(self._client)
         for process in (*self._producers, *self._workers):
             process.expect_running()
         self._api.stop()
