@@ -226,7 +226,7 @@ class Producer:
 
     def _apply_brake(self, known: dict[str, EIP], changes: list[Change]) -> None:
         # What is known here alone may have been released by another producer already.
-        released = self._inventory.released(list(known))
+        released = self._inventory.released([change.uid for change in changes])
         would = difference(known, released, changes, cluster="dry-run", now=time.time())
         uids = {str(work.uid) for work in would.works}
         reason = self._doubt(uids, len(known), list(would.forgotten.values()))

@@ -21,16 +21,13 @@ from typing import Any
 from sandbox import leaks
 from sandbox.cluster import SandboxCluster
 from sandbox.objects import DEFAULT_EXTERNAL_SUBNET
-from sandbox.privileges import UNABLE, missing_rights
+from sandbox.privileges import require_rights
 
 
 def main() -> int:
     """Read the command line, run, and wait for the end."""
     arguments = _parser().parse_args()
-    problem = missing_rights()
-    if problem:
-        sys.stderr.write(f"{problem}\n")
-        return UNABLE
+    require_rights()
     asked_to_end = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: asked_to_end.set())

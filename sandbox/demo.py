@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from sandbox.flow import Flow
-from sandbox.privileges import UNABLE, missing_rights
+from sandbox.privileges import require_rights
 from sandbox.processes import ProcessDiedError
 from sandbox.segments import answers
 from sandbox.stage import Stage
@@ -214,10 +214,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m sandbox.demo", description="The main job, played for real.")
     parser.add_argument("--json", action="store_true", help="print one JSON object when all is over, nothing before")
     arguments = parser.parse_args()
-    problem = missing_rights()
-    if problem:
-        sys.stderr.write(f"{problem}\n")
-        return UNABLE
+    require_rights()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     console = Console(quiet=arguments.json, soft_wrap=True)
     failure = None

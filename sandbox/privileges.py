@@ -69,16 +69,21 @@ def privileged_command(command: list[str]) -> list[str]:
     return command if is_privileged() else [*_INSIDE, *_WITH_LOOPBACK, *command]
 
 
+def require_rights() -> None:
+    """End this program with a message that says what to do, where namespaces cannot be had."""
+    problem = missing_rights()
+    if problem:
+        sys.stderr.write(f"{problem}\n")
+        sys.exit(UNABLE)
+
+
 def main(arguments: list[str]) -> int:
     """Become the command; only returns, with an exit status, where that is impossible."""
     command = arguments[1:] if arguments[:1] == ["--"] else arguments
     if not command:
         sys.stderr.write("usage: python -m sandbox.privileges -- COMMAND …\n")
         return 2
-    problem = missing_rights()
-    if problem:
-        sys.stderr.write(f"{problem}\n")
-        return UNABLE
+    require_rights()
     if shutil.which(command[0]) is None:
         sys.stderr.write(f"{command[0]}: command not found\n")
         return 127

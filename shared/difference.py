@@ -24,6 +24,11 @@ class Seen:
 
     eip: EIP
 
+    @property
+    def uid(self) -> str:
+        """The EIP's."""
+        return self.eip.uid
+
 
 @dataclass(frozen=True, slots=True)
 class Gone:
@@ -70,7 +75,7 @@ def difference(
     """
     result = Difference()
     for change in changes:
-        uid = change.eip.uid if isinstance(change, Seen) else change.uid
+        uid = change.uid
         if uid in released or uid in result.forgotten:
             continue
         before = result.known.get(uid, known.get(uid))

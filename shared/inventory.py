@@ -5,7 +5,7 @@ neither loses nor doubles work. The transaction is optimistic: what it decided o
 that was quicker makes it decide again, then mostly on nothing.
 
 Each producer leaves a mark with every commit and expects to find it again. A Redis that does not have it came back
-older than it was (crash, failover): `RedisWentBackError`, and the producer mends that by listing again.
+older than it was (crash, failover): `RedisWentBackError`, and the producer goes back with it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from uuid import uuid4
 
 from redis.exceptions import WatchError
 
-from shared.difference import Difference, Seen, difference
+from shared.difference import Difference, difference
 from shared.errors import ReclaimerError, WrongClusterError
 from shared.models import EIP, Confirmation
 
@@ -101,7 +101,7 @@ class Inventory:
             RedisWentBackError: nothing was committed.
             WrongClusterError: nothing was committed.
         """
-        uids = [change.eip.uid if isinstance(change, Seen) else change.uid for change in changes]
+        uids = [change.uid for change in changes]
         while True:
             with self._redis.pipeline(transaction=True) as pipe:
                 try:

@@ -175,6 +175,17 @@ def start_worker(tmp_path: Path, cluster: SandboxCluster, server: ValkeyServer, 
         process.stop()
 
 
+def start_held_worker(
+    start_worker: StartWorker, directory: Path, product: Product, work: Release, driver: str, **settings: Any
+) -> Process:
+    """A worker process that has looked for this work, and begins its change when DIRECTORY/hold goes."""
+    (directory / "hold").touch()
+    worker = start_worker(driver, **settings)
+    product.work_queue.publish_now([work], "published")
+    eventually((directory / f"held.{worker.pid}").exists, "the worker to have looked and to be about to act")
+    return worker
+
+
 def release(product: Product, gateway: str, address: str) -> Release:
     return Release(
         id=f"release-{gateway}-{address.replace('.', '-')}",

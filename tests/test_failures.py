@@ -15,7 +15,7 @@ import pytest
 from sandbox.cluster import SandboxCluster
 from sandbox.pods import Fault
 from shared.models import Outcome
-from tests.conftest import GATEWAY, Product, StartWorker, release
+from tests.conftest import GATEWAY, Product, StartWorker, release, start_held_worker
 from tests.waiting import eventually
 
 pytestmark = [pytest.mark.kernel, pytest.mark.server]
@@ -161,11 +161,8 @@ def test_the_job_of_a_worker_that_is_killed_is_finished_by_another(
     product = make_product(job_timeout=5, lock_lifetime=2)
     cluster.add_gateway(GATEWAY)
     cluster.pod(GATEWAY).namespace.ip("addr", "add", f"{ADDRESS}/24", "dev", "net1")
-    (tmp_path / "hold").touch()
-    victim = start_worker("exec", job_timeout=5, lock_lifetime=2)
     work = release(product, GATEWAY, ADDRESS)
-    product.work_queue.publish_now([work], "published")
-    eventually((tmp_path / f"held.{victim.pid}").exists, "the worker to be in the middle of it")
+    victim = start_held_worker(start_worker, tmp_path, product, work, "exec", job_timeout=5, lock_lifetime=2)
     os.kill(victim.pid, signal.SIGKILL)
     eventually(lambda: not victim.running, "it to be dead")
     (tmp_path / "hold").unlink()
@@ -187,11 +184,8 @@ def test_a_worker_that_is_told_to_end_finishes_its_job_and_leaves_nothing_locked
     product = make_product()
     cluster.add_gateway(GATEWAY)
     cluster.pod(GATEWAY).namespace.ip("addr", "add", f"{ADDRESS}/24", "dev", "net1")
-    (tmp_path / "hold").touch()
-    worker = start_worker(driver)
     works = [release(product, GATEWAY, address) for address in (ADDRESS, "10.1.69.206")]
-    product.work_queue.publish_now(works[:1], "published")
-    eventually((tmp_path / f"held.{worker.pid}").exists, "the worker to be in the middle of it")
+    worker = start_held_worker(start_worker, tmp_path, product, works[0], driver)
     os.kill(worker.pid, signal.SIGTERM)
     product.work_queue.publish_now(works[1:], "published")
     (tmp_path / "hold").unlink()

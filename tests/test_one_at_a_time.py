@@ -16,7 +16,7 @@ from sandbox.cluster import SandboxCluster
 from sandbox.segments import run_batch
 from shared.models import Outcome
 from tests.absence import AbsenceWatch
-from tests.conftest import GATEWAY, Product, StartWorker, release
+from tests.conftest import GATEWAY, Product, StartWorker, release, start_held_worker
 from tests.waiting import eventually
 
 pytestmark = [pytest.mark.kernel, pytest.mark.server]
@@ -68,14 +68,10 @@ def test_a_worker_that_slept_past_its_locks_life_changes_nothing(
     cluster.add_gateway(GATEWAY)
     namespace = cluster.pod(GATEWAY).namespace
     run_batch(namespace, [f"addr add 10.1.69.{host}/24 dev net1" for host in (205, 206)])
-    hold = tmp_path / "hold"
-    hold.touch()
-    sleeper = start_worker(driver, lock_lifetime=2)
     first = release(product, GATEWAY, "10.1.69.205")
-    product.work_queue.publish_now([first], "published")
-    eventually((tmp_path / f"held.{sleeper.pid}").exists, "the worker to have looked and to be about to act")
+    sleeper = start_held_worker(start_worker, tmp_path, product, first, driver, lock_lifetime=2)
     os.kill(sleeper.pid, signal.SIGSTOP)
-    hold.unlink()
+    (tmp_path / "hold").unlink()
     second = release(product, GATEWAY, "10.1.69.206")
     product.work_queue.publish_now([second], "published")
     start_worker(driver)

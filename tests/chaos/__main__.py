@@ -10,7 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from sandbox.privileges import UNABLE, missing_rights
+from sandbox.privileges import require_rights
 from tests.chaos import report
 from tests.chaos.judge import judge
 from tests.chaos.product import MUTATIONS
@@ -36,10 +36,7 @@ def main() -> int:
     parser.add_argument("--pause", type=float, default=4.0, help="mean seconds between two faults")
     parser.add_argument("--without", choices=MUTATIONS, default="", help="switch a safeguard of the product off")
     arguments = parser.parse_args()
-    problem = missing_rights()
-    if problem:
-        sys.stderr.write(f"{problem}\n")
-        return UNABLE
+    require_rights()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     sizes = Sizes(
         arguments.eips, arguments.gateways, slots=arguments.gateways * SLOTS_PER_GATEWAY, without=arguments.without

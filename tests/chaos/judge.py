@@ -208,7 +208,7 @@ class _Judge:
         life, act = absence.life, absence.act
         name = f"{life.name}'s {life.address}"
         self.verdict.absences.append(absence)
-        if act is not None and max(life.visible, life.created) < act.opened and life.gone > absence.removed:
+        if act is not None and life.visible < act.opened and life.gone > absence.removed:
             absence.kind = "wrong decision"
             why = f"{name} was removed, its owner was there {act.opened - life.visible:.2f} s before the worker looked"
             self._violation(TAKEN, absence.removed, life.gateway, f"{why}; away {absence.seconds:.3f} s")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import html
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
 from dataclasses import asdict
+from itertools import cycle
 from pathlib import Path
 from statistics import quantiles
 from typing import Any
@@ -131,7 +131,7 @@ def _timeline(facts: dict[str, Any], told: Told, evidence: Evidence, verdict: Ve
 
     shapes: list[str] = []
     row = 0
-    for colour, kind in zip(_cycle(COLOURS), sorted(facts["faults"]), strict=False):
+    for colour, kind in zip(cycle(COLOURS), sorted(facts["faults"]), strict=False):
         y = row * ROW
         shapes.append(f"<text x=0 y={y + 13}>{kind}</text>")
         for fault in facts["script"]:
@@ -169,9 +169,3 @@ def _timeline(facts: dict[str, Any], told: Told, evidence: Evidence, verdict: Ve
     ]
     height = row * ROW + 30
     return f"<h2>Timeline</h2><svg viewBox='0 0 {WIDTH} {height}' width='100%'>{''.join(shapes)}</svg>"
-
-
-def _cycle(colours: Iterable[str]) -> Iterator[str]:
-    kept = list(colours)
-    while True:
-        yield from kept

@@ -64,16 +64,19 @@ class PodWitness:
     def end(self) -> None:
         """The pod is about to go: what happens there from now on is nobody's doing."""
         self.pod.ended = time.time()
-        self._monitor.terminate()
-        self._monitor.wait()
+        self.close()
 
     def look(self) -> None:
         """Take the last look, and stop listening."""
         snapshot = self._snapshot()
         self.pod.final = frozenset(filter(is_eip_address, snapshot["addresses"]))
+        self._after = snapshot
+        self.close()
+
+    def close(self) -> None:
+        """Stop listening."""
         self._monitor.terminate()
         self._monitor.wait()
-        self._after = snapshot
 
     def changes(self) -> Iterator[Change]:
         """Of EIPs' addresses, those that were there already first."""

@@ -127,7 +127,7 @@ class World:
             if process.running:
                 process.kill()
         for witness in self._pods.values():
-            witness.end()
+            witness.close()
         if hasattr(self, "_cluster"):
             assert self._cluster.stdin is not None
             self._cluster.stdin.close()
