@@ -9,7 +9,8 @@ List once, then watch from there on; the position is committed with the work tha
 - Redis came back older: publish again what it forgot of ours, then follow again from where it had come to. What is
   held in memory here counts as known, so that, where those events are gone and a list has to do, an EIP which that
   Redis never heard of, and which is gone by now, is not lost;
-- a list that would release too much, or lacks an EIP that the API has: the brake (`shared.brake`);
+- a list that would release too much, or lacks an EIP that the API has: the brake (`shared.brake`) holds back what is
+  missing from it, and all goes on with what it shows, or an EIP that comes and goes meanwhile would be lost;
 - this process dies: the next one resumes from the committed position.
 """
 
@@ -20,7 +21,7 @@ import random
 import socket
 import time
 from collections import OrderedDict
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from redis.exceptions import RedisError
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
     import threading
 
     from shared.brake import Brake
-    from shared.difference import Difference
     from shared.kube.api import KubeApi
     from shared.models import EIP, Work
     from shared.settings import Settings
@@ -61,7 +61,7 @@ LONGEST_PAUSE = 10.0
 
 
 class BrakeEngagedError(TransientError):
-    """A list cannot be right, or would release more than one list may."""
+    """The API's own history went back: what it tells now cannot be followed."""
 
 
 def producer_id() -> str:
@@ -82,6 +82,8 @@ class Producer:
         self._backlog: list[Change] = []
         self._position: int | None = None
         """The last event seen; what is in the backlog is not committed yet."""
+        self._looked_at_brake = 0.0
+        """When, on the monotonic clock."""
         self._started = False
         self._redis_failed = False
         self._redis_went_back = False
@@ -90,6 +92,11 @@ class Producer:
     def position(self) -> int | None:
         """The resourceVersion of the last event seen; None before the first list."""
         return self._position
+
+    @property
+    def known(self) -> int:
+        """How many EIPs there are, as far as this producer has seen."""
+        return len(self._mirror)
 
     def run(self, stop: threading.Event) -> None:
         """Produce until told to stop.
@@ -155,6 +162,7 @@ class Producer:
                 if batch or self._backlog or time.monotonic() - verified >= HEARTBEAT_SECONDS:
                     self._commit_backlog()
                     verified = time.monotonic()
+                    self._look_at_brake()
 
     def _take_in(self, batch: list[Object]) -> None:
         for event in batch:
@@ -185,25 +193,55 @@ class Producer:
         self._redis_failed = False
 
     def _commit(self, changes: list[Change], position: int | None) -> None:
-        self._remember(self._inventory.commit(changes, position))
-
-    def _remember(self, result: Difference) -> None:
-        for uid in result.forgotten:
-            self._mirror.pop(uid, None)
-        self._mirror.update(result.known)
+        result = self._inventory.commit(changes, position)
         for work in result.works:
-            self._published[work.id] = work
             log.info("published", work=work.id, gateway=work.gateway, eip=work.eip, what=describe(work))
+        self._remember(changes, result.works)
+
+    def _remember(self, changes: list[Change], published: list[Work]) -> None:
+        """Remember what followed from these changes, whichever producer was the first to commit them."""
+        ours = difference(self._mirror, set(), changes, cluster=self._inventory.cluster, now=time.time())
+        for uid in ours.forgotten:
+            self._mirror.pop(uid, None)
+        self._mirror.update(ours.known)
+        for work in [*ours.works, *published]:
+            self._published[work.id] = work
         while len(self._published) > REMEMBERED_WORKS:
             self._published.popitem(last=False)
 
     def _list_again(self) -> None:
-        """Take the difference between what is known and what the API lists now.
+        """Take a list for the events that are gone, and go on from there; what it may not release is held back.
 
         Raises:
             BrakeEngagedError: nothing was committed.
             WrongClusterError: nothing was committed.
         """
+        held = self._brake.held()
+        known, changes, version = self._list()
+        doubted = self._doubted(known, changes)
+        self._commit_list([change for change in changes if change.uid not in doubted], version)
+        self._position = version
+        self._looked_at_brake = time.monotonic()
+        self._settle(held - doubted)
+        log.info("listed", known=len(known), held_back=len(doubted), resource_version=version)
+
+    def _look_at_brake(self) -> None:
+        """List again for what the brake holds back, now and then; of all else that is missing the events tell."""
+        if self._redis_failed or time.monotonic() - self._looked_at_brake < self._settings.brake_recheck:
+            return
+        self._looked_at_brake = time.monotonic()
+        # Before the list: what another producer holds back after it may not be settled by it.
+        held = self._brake.held()
+        if not held:
+            return
+        known, changes, _ = self._list()
+        of_held = [change for change in changes if change.uid in held]
+        doubted = self._doubted(known, of_held)
+        self._commit_list([change for change in of_held if change.uid not in doubted], None)
+        self._settle(held - doubted)
+
+    def _list(self) -> tuple[dict[str, EIP], list[Change], int]:
+        """The EIPs known before a list, what changed since as it has it, and its resourceVersion."""
         items, version = self._api.list_objects(EIPS)
         self._inventory.expect_cluster(self._api.cluster_uid())
         checkpoint = self._inventory.checkpoint()
@@ -213,32 +251,34 @@ class Producer:
         # An object that cannot be read is still there.
         listed = {_uid(item) for item in items}
         known = {**self._mirror, **self._inventory.all()}
-        changes += gone_from_list(known.values(), listed, version)
-        self._apply_brake(known, changes)
+        return known, changes + gone_from_list(known.values(), listed, version), version
+
+    def _commit_list(self, changes: list[Change], version: int | None) -> None:
         for start in range(0, len(changes), COMMIT_SIZE):
             self._commit(changes[start : start + COMMIT_SIZE], None)
         self._commit([], version)
-        # Not before: whoever takes over from a producer that dies here needs the operator's word too.
-        if self._brake.disengage():
-            log.warning("brake disengaged", known=len(known), listed=len(items))
-        self._position = version
-        log.info("listed", eips=len(items), resource_version=version)
 
-    def _apply_brake(self, known: dict[str, EIP], changes: list[Change]) -> None:
+    def _settle(self, uids: set[str]) -> None:
+        # Not before the commit: whoever takes over from a producer that dies here has to hold them back too.
+        if self._brake.settle(uids):
+            log.warning("brake disengaged")
+
+    def _doubted(self, known: dict[str, EIP], changes: list[Change]) -> set[str]:
+        """UIDs of what these changes would release and may not; the brake holds them back from now on."""
         # What is known here alone may have been released by another producer already.
         released = self._inventory.released([change.uid for change in changes])
-        would = difference(known, released, changes, cluster="dry-run", now=time.time())
+        would = difference(known, released, changes, cluster=self._inventory.cluster, now=time.time())
         uids = {str(work.uid) for work in would.works}
-        reason = self._doubt(uids, len(known), list(would.forgotten.values()))
+        uids -= self._brake.confirmed(uids)
+        reason = self._doubt(uids, len(known), [eip for uid, eip in would.forgotten.items() if uid in uids])
         if reason is None:
-            return
+            return set()
         then = "it is listed again until the API recovers; if the EIPs are truly gone: eip-reclaimer brake release"
         self._engage_brake(reason, uids, len(known), then)
+        return uids
 
     def _doubt(self, uids: set[str], known: int, missing: list[EIP]) -> str | None:
-        """Why a list cannot be right that would release these UIDs; None when it can, or an operator said so."""
-        if self._brake.confirmed(uids):
-            return None
+        """Why a list cannot be right that would release these UIDs; None when it can."""
         if self._brake.too_many(len(uids), known):
             return f"one list would release {len(uids)} of {known} known EIPs"
         # Few enough to be true, but in a small cluster they may still be all there are.
@@ -253,15 +293,16 @@ class Producer:
         if self._brake.confirmed({OLDER_HISTORY}):
             self._inventory.forget_history()
             self._mirror.clear()
+            self._brake.settle({OLDER_HISTORY})
             log.warning("history forgotten, as an operator confirmed", reason=reason)
             return
         then = "if etcd was restored from a backup: eip-reclaimer brake release, then audit the gateways"
         self._engage_brake(reason, {OLDER_HISTORY}, len(self._mirror), then)
-
-    def _engage_brake(self, reason: str, held: set[str], known: int, then: str) -> NoReturn:
-        self._brake.engage(reason, held, known)
-        log.error("brake engaged, nothing is released", reason=reason, then=then)
         raise BrakeEngagedError(reason)
+
+    def _engage_brake(self, reason: str, held: set[str], known: int, then: str) -> None:
+        self._brake.engage(reason, held, known)
+        log.error("brake engaged", reason=reason, held_back=len(held), then=then)
 
     def _recover_from_older_redis(self) -> None:
         self._inventory.claim_cluster()

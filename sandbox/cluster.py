@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from sandbox import objects
 from sandbox.api.server import ApiServer
+from sandbox.api.watching import Cut
 from sandbox.background import BackgroundLoop, wait_for
 from sandbox.controller import Controller
 from sandbox.gateways import GatewayHost, GatewayPod
@@ -276,6 +277,11 @@ class SandboxCluster:
     def patch_eip(self, name: str, change: Object) -> Object:
         """Merge a change into an EIP (RFC 7386) as a user does; the object then."""
         return self._wait(self.api.patch(EIPS, name, change))
+
+    def compact_history(self) -> None:
+        """Let the API forget its events, and end its watches, so that whoever follows has to list."""
+        self._wait(self.server.compact())
+        self._wait(self.server.cut_watches(Cut.END))
 
     # The controller.
 

@@ -1,15 +1,17 @@
 """The brake: when one list says that far too many EIPs are gone, nobody acts on it (design, invariant 7).
 
-The state is in Redis, so that every producer, the status and the operator see the same. An operator confirms what the
-brake holds back at that moment, and only that: EIPs that go missing later engage it anew.
+What it holds back is in Redis, so that every producer, the status and the operator see the same. An operator confirms
+what is held back at that moment, and only that: EIPs that go missing later are held back anew.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from redis.exceptions import WatchError
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -47,12 +49,19 @@ class Brake:
         """Whether one list may not release so many EIPs, out of so many that are known."""
         return released > max(self._minimum, known * self._percent / 100)
 
-    def confirmed(self, held: Collection[str]) -> bool:
-        """Whether an operator confirmed all of this that the brake held back."""
-        return bool(held) and all(self._redis.smismember(self._keys.brake_confirmed, list(held)))
+    def confirmed(self, uids: Collection[str]) -> set[str]:
+        """Those of these that an operator confirmed while the brake held them back."""
+        listed = list(uids)
+        answers = self._redis.smismember(self._keys.brake_confirmed, listed) if listed else []
+        return {uid for uid, answer in zip(listed, answers, strict=True) if answer}
 
-    def engage(self, reason: str, uids: Collection[str], known: int) -> BrakeState:
-        """Hold back the release of these EIPs.
+    def held(self) -> set[str]:
+        """What the brake holds back, by UID."""
+        uids: set[bytes] = self._redis.smembers(self._keys.brake_held)  # type: ignore[assignment]
+        return {uid.decode() for uid in uids}
+
+    def engage(self, reason: str, uids: Collection[str], known: int) -> None:
+        """Hold back the release of these EIPs too.
 
         Args:
             reason: for people.
@@ -60,20 +69,31 @@ class Brake:
             known: EIPs known before the list.
         """
         before = self.state()
-        state = BrakeState(reason, before.since if before else time.time(), known, len(uids))
+        stored = {"reason": reason, "since": before.since if before else time.time(), "known": known}
         with self._redis.pipeline(transaction=True) as pipe:
-            pipe.set(self._keys.brake, json.dumps(asdict(state)))
-            pipe.delete(self._keys.brake_held)
+            pipe.set(self._keys.brake, json.dumps(stored))
             pipe.sadd(self._keys.brake_held, *uids)
             pipe.execute()
-        return state
 
-    def disengage(self) -> bool:
-        """Forget the brake, because a list was in order again or was confirmed; whether it had been engaged."""
-        with self._redis.pipeline(transaction=True) as pipe:
-            pipe.delete(self._keys.brake)
-            pipe.delete(self._keys.brake_held, self._keys.brake_confirmed)
-            return bool(pipe.execute()[0])
+    def settle(self, uids: Collection[str]) -> bool:
+        """Hold these back no longer: they are there after all, or released; whether that disengages the brake."""
+        if not uids:
+            return False
+        while True:
+            with self._redis.pipeline(transaction=True) as pipe:
+                try:
+                    pipe.watch(self._keys.brake_held)  # type: ignore[no-untyped-call]
+                    held: set[bytes] = pipe.smembers(self._keys.brake_held)  # type: ignore[assignment]
+                    last = bool(held) and held <= {uid.encode() for uid in uids}
+                    pipe.multi()
+                    pipe.srem(self._keys.brake_held, *uids)
+                    pipe.srem(self._keys.brake_confirmed, *uids)
+                    if last:
+                        pipe.delete(self._keys.brake)
+                    pipe.execute()
+                except WatchError:
+                    continue
+            return last
 
     def confirm(self) -> BrakeState | None:
         """An operator's word that what is held back now may be released; None when nothing is."""
@@ -87,5 +107,8 @@ class Brake:
 
     def state(self) -> BrakeState | None:
         """Why the brake is engaged; None when it is not."""
-        stored: bytes | None = self._redis.get(self._keys.brake)  # type: ignore[assignment]
-        return BrakeState(**json.loads(stored)) if stored else None
+        with self._redis.pipeline(transaction=True) as pipe:
+            pipe.get(self._keys.brake)
+            pipe.scard(self._keys.brake_held)
+            stored, held = pipe.execute()
+        return BrakeState(**json.loads(stored), held=held) if stored else None

@@ -37,7 +37,7 @@ class Gone:
     uid: str
     reason: Literal["deleted", "missing"]
     last: EIP | None = None
-    """Its last state, where the API told it."""
+    """Its last state, where it was told or is remembered."""
 
 
 Change = Seen | Gone
@@ -167,5 +167,7 @@ def gone_from_list(known: Iterable[EIP], listed: Set[str], resource_version: int
     What came to be after the list was taken (another producer saw it) is not missing from it.
     """
     return [
-        Gone(eip.uid, "missing") for eip in known if eip.uid not in listed and eip.resource_version <= resource_version
+        Gone(eip.uid, "missing", eip)
+        for eip in known
+        if eip.uid not in listed and eip.resource_version <= resource_version
     ]

@@ -57,7 +57,8 @@ class Inventory:
         self._work_queue = work_queue
         self._redis = work_queue.redis
         self._keys = work_queue.keys
-        self._cluster = cluster
+        self.cluster = cluster
+        """UID of the cluster whose EIPs these are."""
         self._producer = producer
         self._at_step = at_step
         self._marks: set[str | None] = {None}
@@ -69,8 +70,8 @@ class Inventory:
         Raises:
             WrongClusterError: it is another cluster's.
         """
-        self._redis.set(self._keys.cluster, self._cluster, nx=True)
-        check_cluster(self._redis, self._work_queue, self._cluster)
+        self._redis.set(self._keys.cluster, self.cluster, nx=True)
+        check_cluster(self._redis, self._work_queue, self.cluster)
         self._forget_dead_producers()
 
     def expect_cluster(self, uid: str) -> None:
@@ -79,9 +80,9 @@ class Inventory:
         Raises:
             WrongClusterError: it is another's; what it says is about other EIPs.
         """
-        if uid != self._cluster:
+        if uid != self.cluster:
             raise WrongClusterError(
-                f"the Kubernetes API is that of another cluster by now (kube-system had the UID {self._cluster}, it "
+                f"the Kubernetes API is that of another cluster by now (kube-system had the UID {self.cluster}, it "
                 f"has {uid}). Nothing was done. Correct EIP_RECLAIMER_KUBECONFIG; if the cluster was rebuilt, start "
                 "again with a Redis database or a key prefix of its own."
             )
@@ -112,7 +113,7 @@ class Inventory:
                         self._known(pipe, uids),
                         self._released(pipe, uids),
                         changes,
-                        cluster=self._cluster,
+                        cluster=self.cluster,
                         now=time.time(),
                     )
                     result.works += self._confirmations(pipe, result)
@@ -222,7 +223,7 @@ class Inventory:
                 json.dumps(
                     {
                         "id": f"confirm-{eip.uid}-{eip.resource_version}",
-                        "cluster": self._cluster,
+                        "cluster": self.cluster,
                         "gateway": eip.gateway,
                         "eip": eip.name,
                         "uid": eip.uid,
@@ -270,7 +271,7 @@ class Inventory:
         pipe.zremrangebyscore(self._keys.tombstones, "-inf", now - TOMBSTONE_SECONDS)
 
     def _expect_mark(self, pipe: Pipeline) -> None:
-        check_cluster(pipe, self._work_queue, self._cluster)
+        check_cluster(pipe, self._work_queue, self.cluster)
         if self._stored_mark(pipe) not in self._marks:
             raise RedisWentBackError("Redis does not know the last commit of this producer: it came back older")
 

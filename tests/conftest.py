@@ -89,6 +89,7 @@ class Product:
         self.work_queue = WorkQueue(connect(self.settings), self.settings)
         self.records = self.work_queue.records
         self.brake = Brake(self.work_queue, self.settings)
+        self.producers: list[Producer] = []
         self._running: list[tuple[threading.Thread, threading.Event]] = []
 
     def inventory(self, **kwargs: Any) -> Inventory:
@@ -97,6 +98,7 @@ class Product:
     def start_producer(self) -> Callable[[], None]:
         """Start one and wait until it follows; a function that stops it."""
         producer = Producer(self.api, self.inventory(), self.brake, self.settings)
+        self.producers.append(producer)
         stop = threading.Event()
         thread = threading.Thread(target=producer.run, args=(stop,), daemon=True)
         thread.start()

@@ -50,12 +50,6 @@ def remote_product(
     return lambda **settings: make_product(kubeconfig=kubeconfig, **settings)
 
 
-def compact(cluster: SandboxCluster) -> None:
-    """Make the API forget every event so far, and end the watches, so that whoever follows has to list."""
-    cluster.background.call(cluster.server.compact())
-    cluster.background.call(cluster.server.cut_watches(Cut.END))
-
-
 def expect_reclaimed_once(product: Product, cluster: SandboxCluster) -> None:
     assert product.finish("gone") == ["reclaimed"]
     (work_id,) = product.records.find("gone")
@@ -81,7 +75,7 @@ def test_deleted_while_no_producer_runs_and_forgotten_by_the_api(
     product = make_product()
     product.start_producer()()
     gateway.delete_eip("gone")
-    compact(gateway)
+    gateway.compact_history()
     product.start_producer()
     expect_reclaimed_once(product, gateway)
 
@@ -91,7 +85,7 @@ def test_deleted_during_a_410(remote_product: MakeProduct, gateway: SandboxClust
     product.start_producer()
     api_line.cut()
     gateway.delete_eip("gone")
-    compact(gateway)
+    gateway.compact_history()
     api_line.mend()
     expect_reclaimed_once(product, gateway)
 
@@ -153,7 +147,7 @@ def test_the_producer_is_killed_while_it_publishes_what_a_list_lacked(
     product = make_product()
     product.start_producer()()
     gateway.delete_eip("gone")
-    compact(gateway)
+    gateway.compact_history()
     with dying_producer(product, tmp_path, step, moment) as dying:
         expect_killed(dying)
     product.start_producer()

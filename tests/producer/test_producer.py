@@ -161,7 +161,7 @@ def test_an_api_that_is_another_clusters_by_now_ends_the_producer(product: Produ
     product.start_producer()()
     producer = Producer(product.api, product.inventory(), product.brake, product.settings)
     cluster.background.call(cluster.server.set_cluster_uid())
-    cluster.background.call(cluster.server.compact())
+    cluster.compact_history()
     with pytest.raises(WrongClusterError, match="that of another cluster by now"):
         producer.run(threading.Event())
     assert known(product) == {"eip"}

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from sandbox.cluster import SandboxCluster
+from shared.kube.api import EIPS
 from tests.conftest import GATEWAY, Product
 from tests.forwarder import Forwarder
 from tests.redis_servers import IMPLEMENTATIONS, RedisServer, binary
@@ -167,6 +168,38 @@ def test_redis_goes_back_under_two_producers(
     create_both(product, cluster)
     delete_gone(product, cluster)
     moving_redis.end()
+    moving_redis.come_back()
+    expect_reclaimed_once(product, cluster)
+
+
+@pytest.mark.parametrize("stopped", [0, 1])
+def test_redis_goes_back_once_the_publisher_and_the_events_are_gone(
+    product: Product, cluster: SandboxCluster, moving_redis: MovingRedis, stopped: int
+) -> None:
+    stops = [product.start_producer(), product.start_producer()]
+    moving_redis.copy()
+    create_both(product, cluster)
+    delete_gone(product, cluster)
+    eventually(lambda: [producer.known for producer in product.producers] == [1, 1], "both to have seen it")
+    stops[stopped]()
+    moving_redis.end()
+    cluster.compact_history()
+    moving_redis.come_back()
+    expect_reclaimed_once(product, cluster)
+
+
+def test_redis_never_heard_of_an_eip_whose_deletion_the_api_no_longer_tells(
+    product: Product, cluster: SandboxCluster, moving_redis: MovingRedis
+) -> None:
+    product.start_producer()
+    moving_redis.copy()
+    create_both(product, cluster)
+    moving_redis.end()
+    cluster.server.faults.answer(503, prefix=EIPS, verbs=("list", "watch"))
+    cluster.background.call(cluster.server.cut_watches())
+    cluster.delete_eip("gone")
+    cluster.compact_history()
+    cluster.server.faults.clear()
     moving_redis.come_back()
     expect_reclaimed_once(product, cluster)
 

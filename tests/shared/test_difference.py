@@ -147,7 +147,7 @@ def test_an_owner_that_went_within_the_batch_gained_nothing() -> None:
 def test_only_what_a_list_should_have_shown_is_missing_from_it() -> None:
     listed, missing = eip("u1"), eip("u2")
     newer = eip("u3", resource_version=21)
-    assert gone_from_list([listed, missing, newer], {"u1"}, 20) == [Gone("u2", "missing")]
+    assert gone_from_list([listed, missing, newer], {"u1"}, 20) == [Gone("u2", "missing", missing)]
 
 
 Life = list[EIP]
