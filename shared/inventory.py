@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import time
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -19,7 +20,7 @@ from redis.exceptions import WatchError
 
 from shared.difference import Difference, difference
 from shared.errors import ReclaimerError, WrongClusterError
-from shared.models import EIP, Confirmation
+from shared.models import EIP, Audit, Confirmation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -87,13 +88,14 @@ class Inventory:
                 "again with a Redis database or a key prefix of its own."
             )
 
-    def commit(self, changes: Sequence[Change], resource_version: int | None) -> Difference:
+    def commit(self, changes: Sequence[Change], resource_version: int | None, *, gap: bool = False) -> Difference:
         """Commit changes, the work that follows from them, and the position they bring the watch to.
 
         Args:
             changes: in the order they were seen.
             resource_version: everything up to it is among the changes or was committed before; None leaves the
                 position as it is.
+            gap: whether there were events before it that nobody saw, so that gateways have to be audited.
 
         Returns:
             what followed from the changes; its works are published, confirmations among them.
@@ -124,6 +126,8 @@ class Inventory:
                         pipe.hset(
                             self._keys.checkpoint, mapping={"resource_version": position, "at": repr(time.time())}
                         )
+                        if gap:
+                            pipe.set(self._keys.gap, position)
                     mark = self._leave_mark(pipe)
                     self._at_step("execute")
                     pipe.execute()
@@ -163,6 +167,40 @@ class Inventory:
             self._marks = {self._stored_mark(self._redis)}
             return lost
 
+    def gap(self) -> int | None:
+        """The resourceVersion before which events were missed, as long as no audit was published for them."""
+        stored: bytes | None = self._redis.get(self._keys.gap)  # type: ignore[assignment]
+        return int(stored) if stored else None
+
+    def publish_audits(self, gap: int, gateways: Iterable[str]) -> list[Audit]:
+        """Publish an audit of each gateway for a gap, unless another producer has; what was published."""
+        now = time.time()
+        audits = [
+            Audit(
+                id=f"audit-gap-{gap}-{sha256(gateway.encode()).hexdigest()[:12]}",
+                cluster=self.cluster,
+                gateway=gateway,
+                eip=None,
+                uid=None,
+                seen_at=now,
+                reason="gap",
+            )
+            for gateway in gateways
+        ]
+        with self._redis.pipeline(transaction=True) as pipe:
+            pipe.watch(self._keys.gap)  # type: ignore[no-untyped-call]
+            if int(pipe.get(self._keys.gap) or 0) != gap:
+                return []
+            pipe.multi()
+            pipe.delete(self._keys.gap)
+            for audit in audits:
+                self._work_queue.publish(pipe, audit, "published", why="events were missed", producer=self._producer)
+            try:
+                pipe.execute()
+            except WatchError:
+                return []
+        return audits
+
     def verify(self) -> None:
         """See that Redis still knows our last commit, and say that we live.
 
@@ -178,7 +216,7 @@ class Inventory:
             for eip in self.all().values():
                 for address in eip.addresses:
                     pipe.srem(self._keys.owners(eip.gateway, address), eip.uid)
-            pipe.delete(self._keys.inventory, self._keys.tombstones, self._keys.checkpoint)
+            pipe.delete(self._keys.inventory, self._keys.tombstones, self._keys.checkpoint, self._keys.gap)
             pipe.execute()
 
     def all(self) -> dict[str, EIP]:

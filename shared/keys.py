@@ -32,6 +32,11 @@ class Keys:
         return f"{self.prefix}:checkpoint"
 
     @property
+    def gap(self) -> str:
+        """String: resourceVersion of the list that stood in for missed events; absent once gateways are audited."""
+        return f"{self.prefix}:gap"
+
+    @property
     def producers(self) -> str:
         """Hash: producer id → JSON with its last commit."""
         return f"{self.prefix}:producers"

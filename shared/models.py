@@ -129,7 +129,8 @@ class Audit(Payload):
     """Compare one gateway with the API and release what nobody owns."""
 
     kind: Literal["audit"] = "audit"
-    reason: Literal["deleted", "missing", "requested"]
+    reason: Literal["deleted", "missing", "gap", "requested"]
+    """An EIP without a known address was deleted, or was missing from a list; events were missed; somebody asked."""
 
 
 Work = Release | Confirmation | Audit

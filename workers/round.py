@@ -24,7 +24,7 @@ from typing import Any
 from shared.errors import PermanentError, ProtectedAddressError, TransientError, VerificationError
 from shared.kube.objects import Subnet
 from shared.log import get_logger
-from shared.models import Audit, Confirmation, IPAddress, Outcome, Release, Work
+from shared.models import EIP, Audit, Confirmation, IPAddress, Outcome, Release, Work
 from shared.queue import WorkQueue
 from shared.settings import Settings
 from workers.audit import unowned
@@ -289,10 +289,7 @@ class Round:
         if early is not None:
             return early
         if owners.waiting:
-            return TransientError(
-                f"the gateway cannot be audited while {', '.join(eip.name for eip in owners.waiting)} has no address "
-                "yet. If that EIP never gets one, delete it; then requeue this job."
-            )
+            return self._hindered(owners.waiting)
         found = {
             str(item.address.ip): item
             for site in sites
@@ -315,6 +312,13 @@ class Round:
         if len(leaks) < len(suspects):
             return NotNowError("unowned addresses have to be seen twice", self._settings.audit_pause)
         return self._concluded(work, Outcome.AUDITED, leaked=leaks, reported=reported)
+
+    def _hindered(self, waiting: Sequence[EIP]) -> Answer:
+        """Any address nobody owns may be that of an EIP without one, which mostly gets it soon."""
+        why = f"the gateway cannot be audited while {', '.join(eip.name for eip in waiting)} has no address yet"
+        if all(time.time() - eip.created < self._settings.hold_limit for eip in waiting):
+            return NotNowError(why, self._settings.busy_pause)
+        return TransientError(f"{why}. If that EIP never gets one, delete it; then requeue this job.")
 
     def _suspects(self, work: Audit, unowned_ips: Iterable[str], now: float) -> dict[str, float]:
         """Since when each address that is unowned now was seen so, without a look in between that said otherwise."""

@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from producer.producer import Producer
+from producer.lists import Lists
+from producer.memory import Memory
 from sandbox.cluster import SandboxCluster
 from tests.conftest import GATEWAY, Product
 from tests.waiting import eventually
@@ -188,5 +189,6 @@ def test_the_brake_of_a_dead_producer_is_seen_and_ended_by_the_next(product: Pro
     stop()
     cluster.server.faults.clear()
     assert product.brake.state() is not None
-    Producer(product.api, product.inventory(), product.brake, product.settings)._list_again()
+    inventory = product.inventory()
+    Lists(product.api, inventory, Memory(inventory), product.brake, product.settings).take()
     assert product.brake.state() is None

@@ -1,0 +1,174 @@
+"""Lists in place of events: what a list may be believed, what the brake holds back of it, what no list can tell.
+
+A list says what there is and, by what is missing from it, what is gone; but an API in trouble may list too little. So
+a list that would release too much, or lacks an EIP that the API has, is taken for what it shows, and what is missing
+from it is held back (`shared.brake`) until a later list shows it, its own event comes, or an operator confirms.
+
+What came and went between the last event and the list is in neither. Its address may be on a gateway all the same, so
+every gateway is audited after such a gap, once there is no doubt about the lists.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from typing import TYPE_CHECKING
+
+from producer.events import change_of, uid_of
+from shared.difference import difference, gone_from_list
+from shared.errors import MalformedObjectError, TransientError
+from shared.kube.api import EIPS, GATEWAYS
+from shared.kube.objects import read_gateway
+from shared.log import get_logger
+
+if TYPE_CHECKING:
+    from producer.memory import Memory
+    from shared.brake import Brake
+    from shared.difference import Change
+    from shared.inventory import Inventory
+    from shared.kube.api import KubeApi
+    from shared.models import EIP
+    from shared.settings import Settings
+
+log = get_logger(__name__)
+
+COMMIT_SIZE = 500
+"""Changes per transaction: Redis serves nobody else meanwhile."""
+OLDER_HISTORY = "older-history"
+"""What an operator confirms when the API's own history went back."""
+CROSS_CHECKS = 10
+"""EIPs that are missing from a list and asked for by name before the list is believed."""
+
+
+class BrakeEngagedError(TransientError):
+    """The API's own history went back: what it tells now cannot be followed."""
+
+
+class Lists:
+    """Lists EIPs for a producer, and commits what follows."""
+
+    def __init__(self, api: KubeApi, inventory: Inventory, memory: Memory, brake: Brake, settings: Settings) -> None:
+        self._api = api
+        self._inventory = inventory
+        self._memory = memory
+        self._brake = brake
+        self._recheck = settings.brake_recheck
+        self._checked = float("-inf")
+        """When the brake and the gap were looked at last, on the monotonic clock."""
+
+    def take(self) -> int:
+        """Take a list for the events that are gone; the resourceVersion to go on from.
+
+        Raises:
+            BrakeEngagedError: nothing was committed.
+            WrongClusterError: nothing was committed.
+        """
+        held = self._brake.held()
+        known, changes, version = self._list()
+        doubted = self._doubted(known, changes)
+        # Not at the very beginning: what leaked before is for an operator to look at first.
+        gap = bool(self._memory.eips) or self._inventory.checkpoint() is not None
+        self._commit([change for change in changes if change.uid not in doubted], version, gap=gap)
+        self._settle(held - doubted)
+        log.info("listed", known=len(known), held_back=len(doubted), resource_version=version)
+        self._checked = time.monotonic() if doubted else float("-inf")
+        return version
+
+    def check_now_and_then(self) -> None:
+        """List again for what the brake holds back, or see to what was missed in a gap, where it is time to.
+
+        Of all else that is missing from a list the events tell.
+        """
+        if time.monotonic() - self._checked < self._recheck:
+            return
+        self._checked = time.monotonic()
+        # Before the list: what another producer holds back after it may not be settled by it.
+        held = self._brake.held()
+        if not held:
+            self._audit_after_gap()
+            return
+        known, changes, _ = self._list()
+        of_held = [change for change in changes if change.uid in held]
+        doubted = self._doubted(known, of_held)
+        self._commit([change for change in of_held if change.uid not in doubted], None)
+        self._settle(held - doubted)
+
+    def _list(self) -> tuple[dict[str, EIP], list[Change], int]:
+        """The EIPs known before a list, what changed since as it has it, and its resourceVersion."""
+        items, version = self._api.list_objects(EIPS)
+        self._inventory.expect_cluster(self._api.cluster_uid())
+        checkpoint = self._inventory.checkpoint()
+        if checkpoint is not None and version < checkpoint:
+            self._refuse_older_history(version, checkpoint)
+        changes: list[Change] = [change for item in items if (change := change_of(item, gone=False)) is not None]
+        # An object that cannot be read is still there.
+        listed = {uid_of(item) for item in items}
+        known = self._memory.known()
+        return known, changes + gone_from_list(known.values(), listed, version), version
+
+    def _commit(self, changes: list[Change], version: int | None, *, gap: bool = False) -> None:
+        for start in range(0, len(changes), COMMIT_SIZE):
+            self._memory.commit(changes[start : start + COMMIT_SIZE], None)
+        self._memory.commit([], version, gap=gap)
+
+    def _settle(self, uids: set[str]) -> None:
+        # Not before the commit: whoever takes over from a producer that dies here has to hold them back too.
+        if self._brake.settle(uids):
+            log.warning("brake disengaged")
+
+    def _doubted(self, known: dict[str, EIP], changes: list[Change]) -> set[str]:
+        """UIDs of what these changes would release and may not; the brake holds them back from now on."""
+        # What is known here alone may have been released by another producer already.
+        released = self._inventory.released([change.uid for change in changes])
+        would = difference(known, released, changes, cluster=self._inventory.cluster, now=time.time())
+        uids = {str(work.uid) for work in would.works}
+        uids -= self._brake.confirmed(uids)
+        reason = self._doubt(uids, len(known), [eip for uid, eip in would.forgotten.items() if uid in uids])
+        if reason is None:
+            return set()
+        then = "it is listed again until the API recovers; if the EIPs are truly gone: eip-reclaimer brake release"
+        self._engage_brake(reason, uids, len(known), then)
+        return uids
+
+    def _doubt(self, uids: set[str], known: int, missing: list[EIP]) -> str | None:
+        """Why a list cannot be right that would release these UIDs; None when it can."""
+        if self._brake.too_many(len(uids), known):
+            return f"one list would release {len(uids)} of {known} known EIPs"
+        # Few enough to be true, but in a small cluster they may still be all there are.
+        for eip in random.sample(missing, min(len(missing), CROSS_CHECKS)):
+            if uid_of(self._api.get(f"{EIPS}/{eip.name}")) == eip.uid:
+                return f"the API's list lacks EIP {eip.name}, but the API has it"
+        return None
+
+    def _refuse_older_history(self, version: int, checkpoint: int) -> None:
+        """An API whose history went back (etcd restored from a backup) says nothing about what is gone."""
+        reason = f"the API's list is of version {version}, but version {checkpoint} was seen before"
+        if self._brake.confirmed({OLDER_HISTORY}):
+            self._inventory.forget_history()
+            self._memory.forget_eips()
+            self._brake.settle({OLDER_HISTORY})
+            log.warning("history forgotten, as an operator confirmed", reason=reason)
+            return
+        then = "if etcd was restored from a backup: eip-reclaimer brake release, then audit the gateways"
+        self._engage_brake(reason, {OLDER_HISTORY}, len(self._memory.eips), then)
+        raise BrakeEngagedError(reason)
+
+    def _engage_brake(self, reason: str, held: set[str], known: int, then: str) -> None:
+        self._brake.engage(reason, held, known)
+        log.error("brake engaged", reason=reason, held_back=len(held), then=then)
+
+    def _audit_after_gap(self) -> None:
+        since = self._inventory.gap()
+        if since is None:
+            return
+        items, _ = self._api.list_objects(GATEWAYS)
+        gateways = []
+        for item in items:
+            try:
+                gateways.append(read_gateway(item).name)
+            except MalformedObjectError as error:
+                log.error("gateway cannot be read, not audited", reason=str(error))
+        audits = self._inventory.publish_audits(since, gateways)
+        self._memory.remember([*audits])
+        if audits:
+            log.warning("events were missed, auditing all gateways", gateways=len(audits), resource_version=since)

@@ -1,0 +1,128 @@
+"""What came and went while nobody saw events is found on its gateway, once lists can be believed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from producer.lists import Lists
+from producer.memory import Memory
+from sandbox.cluster import SandboxCluster
+from shared.kube.api import EIPS, GATEWAYS
+from tests.conftest import GATEWAY, Product
+from tests.waiting import eventually
+
+pytestmark = [pytest.mark.kernel, pytest.mark.server]
+
+KEPT, UNSEEN = "10.1.69.206", "10.1.69.205"
+OTHER = "gw-other"
+
+
+@pytest.fixture
+def product(make_product: Callable[..., Product], cluster: SandboxCluster) -> Product:
+    product = make_product(look_again_after=(0.5,), brake_minimum=0, brake_percent=0)
+    for name in (GATEWAY, OTHER):
+        cluster.add_gateway(name)
+    cluster.controller.switches.leaks.wrong_argument = True
+    cluster.create_eip("kept", GATEWAY, KEPT)
+    return product
+
+
+def come_and_go_unseen(cluster: SandboxCluster) -> None:
+    cluster.create_eip("unseen", GATEWAY, UNSEEN)
+    cluster.delete_eip("unseen")
+    cluster.compact_history()
+
+
+def audits(product: Product) -> list[str]:
+    names = product.work_queue.redis.scan_iter(f"{product.work_queue.keys.record('audit-gap-')}*")
+    return sorted(product.records.fields(name.decode().rpartition(":")[2])["gateway"] for name in names)
+
+
+def expect_reclaimed(product: Product, cluster: SandboxCluster) -> None:
+    assert product.finish(UNSEEN) == ["reclaimed"]
+    assert UNSEEN not in cluster.addresses(GATEWAY)
+    assert KEPT in cluster.addresses(GATEWAY)
+    assert product.records.find(KEPT) == []
+    assert audits(product) == sorted([GATEWAY, OTHER])
+
+
+def test_while_no_producer_runs(product: Product, cluster: SandboxCluster) -> None:
+    product.start_producer()()
+    come_and_go_unseen(cluster)
+    product.start_producer()
+    expect_reclaimed(product, cluster)
+
+
+def test_when_redis_forgot_everything_meanwhile(product: Product, cluster: SandboxCluster) -> None:
+    product.start_producer()
+    eventually(lambda: product.producers[0].known == 1, "the producer to know one")
+    cluster.server.faults.answer(503, prefix=EIPS, verbs=("list", "watch"))
+    cluster.background.call(cluster.server.cut_watches())
+    come_and_go_unseen(cluster)
+    product.work_queue.redis.flushall()
+    cluster.server.faults.clear()
+    expect_reclaimed(product, cluster)
+
+
+def test_by_one_of_two_producers_only(product: Product, cluster: SandboxCluster) -> None:
+    product.start_producer()()
+    come_and_go_unseen(cluster)
+    product.start_producer()
+    product.start_producer()
+    expect_reclaimed(product, cluster)
+    (found,) = product.records.find(UNSEEN)
+    assert [event["event"] for event in product.records.events(found)].count("published") == 1
+
+
+def test_by_the_next_producer_when_the_one_that_listed_died(product: Product, cluster: SandboxCluster) -> None:
+    product.start_producer()()
+    come_and_go_unseen(cluster)
+    inventory = product.inventory()
+    Lists(product.api, inventory, Memory(inventory), product.brake, product.settings).take()
+    assert inventory.gap() is not None
+    assert audits(product) == []
+    product.start_producer()
+    expect_reclaimed(product, cluster)
+    assert inventory.gap() is None
+
+
+def test_not_before_lists_are_believed(product: Product, cluster: SandboxCluster) -> None:
+    product.start_producer()()
+    cluster.server.faults.partial_lists(0.0, prefix=EIPS)
+    come_and_go_unseen(cluster)
+    product.start_producer()
+    before = cluster.server.requests.count(verb="list", prefix=EIPS)
+    eventually(lambda: cluster.server.requests.count(verb="list", prefix=EIPS) > before + 3, "more lists")
+    assert product.brake.state() is not None
+    assert audits(product) == []
+    cluster.server.faults.clear()
+    expect_reclaimed(product, cluster)
+
+
+def test_also_when_gateways_cannot_be_listed_at_first(product: Product, cluster: SandboxCluster) -> None:
+    product.start_producer()()
+    come_and_go_unseen(cluster)
+    cluster.server.faults.answer(403, prefix=GATEWAYS, verbs=("list",), count=2)
+    product.start_producer()
+    expect_reclaimed(product, cluster)
+
+
+def test_a_first_start_does_not_touch_what_leaked_before(product: Product, cluster: SandboxCluster) -> None:
+    come_and_go_unseen(cluster)
+    stop = product.start_producer()
+    cluster.delete_eip("kept")
+    assert product.finish("kept") == ["reclaimed"]
+    stop()
+    assert audits(product) == []
+    assert UNSEEN in cluster.addresses(GATEWAY)
+
+
+def test_a_watch_that_is_resumed_misses_nothing(product: Product, cluster: SandboxCluster) -> None:
+    product.start_producer()()
+    cluster.create_eip("unseen", GATEWAY, UNSEEN)
+    cluster.delete_eip("unseen")
+    product.start_producer()
+    assert product.finish("unseen") == ["reclaimed"]
+    assert audits(product) == []
