@@ -66,6 +66,7 @@ class Act:
     """One opening of a gateway's pod by a worker process; the change in it lasts from `began` to `ended`."""
 
     process: int
+    """The number of the worker process: each that was started has its own."""
     pod: str
     opened: float
     began: float | None = None
@@ -88,6 +89,9 @@ class Work:
 
     id: str
     uid: str | None
+    gateway: str
+    seen: float
+    """When a producer saw what it is about."""
     outcomes: list[str]
     reclaimed_at: list[float]
     failed: str | None = None
@@ -117,9 +121,9 @@ class Evidence:
     foreign: list[Foreign]
     works: list[Work]
     killed: dict[int, float] = field(default_factory=dict)
-    """By worker process, when it was killed."""
+    """By the number of a producer or worker process, when it was killed."""
     stopped: dict[int, list[Span]] = field(default_factory=dict)
-    """By worker process, when it was stopped and woken."""
+    """By the number of a producer or worker process, when it was stopped and woken."""
     outages: list[Outage] = field(default_factory=list)
     rolled_back: float = 0.0
     """When Redis last came back from an older copy: its records of what ended before may be lost."""

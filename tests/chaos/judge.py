@@ -311,7 +311,10 @@ class _Judge:
 
     def _judge_work(self) -> None:
         accounted = set()
+        audited: dict[str, float] = defaultdict(float)
         for work in self._evidence.works:
+            if work.outcomes == ["audited"]:
+                audited[work.gateway] = max(audited[work.gateway], work.seen)
             if work.uid and (work.outcomes or work.failed or work.pending):
                 accounted.add(work.uid)
             for first, again in pairwise(work.reclaimed_at):
@@ -322,10 +325,13 @@ class _Judge:
             elif work.pending:
                 self._violation(UNFINISHED, self._evidence.end, "", f"{work.id} has no outcome yet")
         for life in self._evidence.lives:
-            if self._evidence.rolled_back < life.gone < FOREVER and life.uid not in accounted:
-                self._violation(
-                    LOST, life.gone, life.gateway, f"nothing became of the release of {life.name} ({life.uid})"
-                )
+            if life.uid in accounted or not self._evidence.rolled_back < life.gone < FOREVER:
+                continue
+            if audited[life.gateway] > life.gone:
+                self.verdict.races["came and went in a gap of events, its gateway was audited"] += 1
+                continue
+            what = f"nothing became of the release of {life.name} ({life.uid})"
+            self._violation(LOST, life.gone, life.gateway, what)
 
     def _judge_end(self) -> None:
         end = self._evidence.end

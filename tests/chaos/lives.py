@@ -10,7 +10,9 @@ import asyncio
 import random
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import aiohttp
 
@@ -101,10 +103,10 @@ class Lives:
             if chance.random() < EARLY:
                 await asyncio.sleep(chance.uniform(0, 1))
             else:
-                await self._until(lambda name=name: self._is_ready(name), PATIENCE)
+                await self._until(partial(self._is_ready, name), PATIENCE)
                 await asyncio.sleep(chance.uniform(*LIFE_SECONDS))
             if (self.created >= self._eips or self._hurry.is_set()) and chance.random() < 0.5:
-                await self._until(lambda name=name: self._is_ready(name), PATIENCE)
+                await self._until(partial(self._is_ready, name), PATIENCE)
                 return
             await self._delete(api, name)
             if chance.random() >= AT_ONCE:
@@ -128,8 +130,7 @@ class Lives:
         return bool(item and (item.get("status") or {}).get("ready") and item["metadata"].get("finalizers"))
 
     @staticmethod
-    async def _until(condition: object, seconds: float) -> bool:
-        assert callable(condition)
+    async def _until(condition: Callable[[], object], seconds: float) -> bool:
         deadline = time.monotonic() + seconds
         while not condition():
             if time.monotonic() > deadline:

@@ -1,8 +1,8 @@
 """The product's processes as the torture runs them: `python -m tests.chaos.product producer|worker DIRECTORY`.
 
-A producer is just that. A worker notes in DIRECTORY/acts-<pid>.jsonl when it had a gateway open and when it changed it,
-and is slow now and then between its look and its act, so that races are really run. CHAOS_WITHOUT switches one of the
-product's safeguards off, to see that the referee notices.
+A producer is just that. A worker notes in DIRECTORY/acts-N.jsonl, where N is CHAOS_PROCESS, when it had a gateway open
+and when it changed it, and is slow now and then between its look and its act, so that races are really run.
+CHAOS_WITHOUT switches one of the product's safeguards off, to see that the referee notices.
 """
 
 from __future__ import annotations
@@ -44,7 +44,9 @@ class WitnessedDriver:
         self.changed = False
         """Whether the gateway that was opened last was changed."""
         self._driver = driver
-        self._notes = (directory / f"acts-{os.getpid()}.jsonl").open("a", buffering=1)
+        # Not the process id: those come again.
+        self._process = int(os.environ["CHAOS_PROCESS"])
+        self._notes = (directory / f"acts-{self._process}.jsonl").open("a", buffering=1)
         self._number = 0
 
     @contextmanager
@@ -52,7 +54,7 @@ class WitnessedDriver:
         self.changed = False
         self._number += 1
         number = self._number
-        self.note(number, "opened", pod=pod.uid, process=os.getpid())
+        self.note(number, "opened", pod=pod.uid, process=self._process)
         try:
             with self._driver.open(pod) as gateway:
                 yield _WitnessedGateway(self, number, gateway)

@@ -257,7 +257,8 @@ def acts(directory: Path) -> list[Act]:
     """What the workers' wrapper noted (`tests.chaos.product`)."""
     found: list[Act] = []
     for file in directory.glob("acts-*.jsonl"):
-        open_acts: dict[int, Act] = {}
+        # One round may change a pod twice: it takes away, and puts back.
+        rounds: dict[int, list[Act]] = {}
         for line in file.read_text().splitlines(keepends=True):
             if not line.endswith("\n"):
                 continue
@@ -265,19 +266,18 @@ def acts(directory: Path) -> list[Act]:
             number, at = note["act"], note["at"]
             match note["what"]:
                 case "opened":
-                    open_acts[number] = Act(note["process"], note["pod"], at)
-                    found.append(open_acts[number])
-                case "began" if open_acts[number].began is None:
-                    open_acts[number].began = at
-                case "ended":
-                    open_acts[number].ended = at
+                    rounds[number] = [Act(note["process"], note["pod"], at)]
+                case "began" if rounds[number][-1].began is None:
+                    rounds[number][-1].began = at
                 case "began":
-                    # One round may change a pod twice: it takes away, and puts back.
-                    first = open_acts[number]
-                    open_acts[number] = Act(first.process, first.pod, first.opened, at)
-                    found.append(open_acts[number])
+                    first = rounds[number][0]
+                    rounds[number].append(Act(first.process, first.pod, first.opened, at))
+                case "ended":
+                    rounds[number][-1].ended = at
                 case "closed":
-                    open_acts[number].closed = at
+                    for act in rounds[number]:
+                        act.closed = at
+        found += [act for of_round in rounds.values() for act in of_round]
     return found
 
 
@@ -295,6 +295,8 @@ def works(redis: Redis, prefix: str = "eip-reclaimer", queue: str = "eip-reclaim
             Work(
                 id=work_id,
                 uid=payload.get("uid"),
+                gateway=str(payload.get("gateway")),
+                seen=float(payload.get("seen_at") or 0),
                 outcomes=[event["outcome"] for event in ended],
                 reclaimed_at=[event["at"] for event in ended if event["outcome"] == "reclaimed"],
                 failed=(reasons or ["without a reason"])[-1] if work_id in failed else None,

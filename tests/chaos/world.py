@@ -100,6 +100,7 @@ class World:
         self._order = itertools.count()
         self._producers: list[Process] = []
         self._workers: list[Process] = []
+        self._numbers: dict[Process, int] = {}
         self._stopped: dict[int, float] = {}
         self._stops: dict[int, list[Span]] = defaultdict(list)
         self._killed: dict[int, float] = {}
@@ -107,6 +108,7 @@ class World:
         self._rolled_back = 0.0
         self._copies: dict[Fault, Path] = {}
         self._redis_number = 0
+        self._controllers = 0
         self._pods: dict[str, PodWitness] = {}
         self._gateways: list[_Gateway] = []
         self._mended_at = 0.0
@@ -226,7 +228,8 @@ class World:
 
     def _start_controller(self) -> None:
         arguments = ["--server", self._entrance, "--netns-dir", self._netns, "--records", self._records]
-        seed = str(self._seed + len(self._stops))
+        self._controllers += 1
+        seed = str(self._seed + self._controllers)
         log = self.directory / "controller.log"
         self._controller = Process("controller", log, "tests.chaos.controller", *map(str, arguments), "--seed", seed)
 
@@ -238,8 +241,11 @@ class World:
 
     def _start_part(self, part: str, number: int, **settings: str) -> Process:
         log = self.directory / f"{part}-{number}.log"
-        environment = {**self._environment, **variables(**settings)}
-        return Process(f"{part} {number}", log, "tests.chaos.product", part, str(self.directory), env=environment)
+        mark = {"CHAOS_PROCESS": str(len(self._numbers))}
+        environment = {**self._environment, **variables(**settings), **mark}
+        process = Process(f"{part} {number}", log, "tests.chaos.product", part, str(self.directory), env=environment)
+        self._numbers[process] = len(self._numbers)
+        return process
 
     def _wait_until_they_follow(self) -> None:
         deadline = time.monotonic() + 60
@@ -376,8 +382,8 @@ class World:
     def _kill(self, group: list[Process], number: int, start: Callable[[int], Process], over: float) -> None:
         process = group[number]
         process.expect_running()
-        self._killed[process.pid] = time.time()
-        self._stopped.pop(process.pid, None)
+        self._killed[self._numbers[process]] = time.time()
+        self._stopped.pop(self._numbers[process], None)
         process.kill()
 
         def again() -> None:
@@ -386,16 +392,17 @@ class World:
         self._at(over, again)
 
     def _stop(self, process: Process, over: float) -> None:
-        if not process.running or process.pid in self._stopped:
+        number = self._numbers[process]
+        if not process.running or number in self._stopped:
             return
         os.kill(process.pid, signal.SIGSTOP)
-        self._stopped[process.pid] = time.time()
+        self._stopped[number] = time.time()
 
         def wake() -> None:
-            since = self._stopped.pop(process.pid, None)
+            since = self._stopped.pop(number, None)
             if since is not None and process.running:
                 os.kill(process.pid, signal.SIGCONT)
-                self._stops[process.pid].append((since, time.time()))
+                self._stops[number].append((since, time.time()))
 
         self._at(over, wake)
 
