@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,7 +26,12 @@ brake_app = typer.Typer(help="What holds back releases when one list says that f
 app.add_typer(brake_app, name="brake", no_args_is_help=True)
 
 RedisUrl = Annotated[
-    str | None, typer.Option("--redis-url", help="redis://user:password@host:6379/0", show_default=False)
+    str | None,
+    typer.Option(
+        "--redis-url",
+        help="redis://host:6379/0; one with a password goes into EIP_RECLAIMER_REDIS_URL",
+        show_default=False,
+    ),
 ]
 Kubeconfig = Annotated[Path | None, typer.Option("--kubeconfig", help="kubeconfig file", show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="print JSON")]
@@ -124,9 +130,15 @@ def main() -> None:
 
 
 def _settings(**flags: Any) -> Settings:
+    from shared.errors import InvalidPayloadError
     from shared.log import configure
     from shared.settings import load_settings
 
+    if re.search(r"://[^/@]*:[^/]*@", flags.get("redis_url") or ""):
+        raise InvalidPayloadError(
+            "--redis-url has a password, which everybody on this machine can read in the list of processes. "
+            "Nothing was done. Give that URL as the variable EIP_RECLAIMER_REDIS_URL, and change the password."
+        )
     settings = load_settings(**flags)
     configure(settings)
     return settings

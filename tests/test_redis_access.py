@@ -28,6 +28,7 @@ from tests.waiting import eventually
 pytestmark = [pytest.mark.kernel, pytest.mark.server]
 
 MakeProduct = Callable[..., Product]
+PASSWORD = "hunter2"
 DOCUMENT = Path(__file__).parent.parent / "docs" / "redis.md"
 
 
@@ -160,14 +161,14 @@ class TestAcl:
         with RedisServer(program, tmp_path / "server") as server:
             # As the document says.
             rules = rule.split() if server.version >= (7, 2) else rule.replace("+client|setinfo ", "").split()
-            server.client.acl_setuser("eip-reclaimer", enabled=True, reset=True, passwords=["+secret"])
+            server.client.acl_setuser("eip-reclaimer", enabled=True, reset=True, passwords=[f"+{PASSWORD}"])
             client: Any = server.client
             client.execute_command("ACL", "SETUSER", "eip-reclaimer", *rules)
             yield server
 
     @staticmethod
     def url(server: RedisServer) -> str:
-        return f"redis://eip-reclaimer:secret@127.0.0.1:{server.port}/0"
+        return f"redis://eip-reclaimer:{PASSWORD}@127.0.0.1:{server.port}/0"
 
     def test_the_product_runs_with_it(
         self,
@@ -175,6 +176,7 @@ class TestAcl:
         make_product: MakeProduct,
         cluster: SandboxCluster,
         start_worker: StartWorker,
+        capfd: pytest.CaptureFixture[str],
     ) -> None:
         product = make_product(redis_url=self.url(limited), retry_attempts=2, brake_minimum=1, look_again_after=(0.2,))
         keys = product.work_queue.keys
@@ -190,7 +192,8 @@ class TestAcl:
         product.work_until(failed.get_job_ids, "the job to fail")
         cluster.set_ready(GATEWAY, ready=True)
         rq = Path(sys.executable).with_name("rq")
-        subprocess.run([rq, "requeue", "--url", self.url(limited), "--queue", "eip-reclaimer", "--all"], check=True)
+        where = {**os.environ, "RQ_REDIS_URL": self.url(limited)}
+        subprocess.run([rq, "requeue", "--queue", "eip-reclaimer", "--all"], env=where, check=True)
         assert product.finish("eip-0") == ["reclaimed"]
         # One never was ready, one gets an owner again.
         cluster.create_eip("early", "no-such-gateway", wait_ready=False)
@@ -213,9 +216,19 @@ class TestAcl:
         product.work_queue.redis.delete(f"rq:job:{lost}")
         product.worker()._recovery.requeue_orphans()
         # Processes of both kinds, with RQ's registration, subscription and maintenance.
-        for driver, node in (("exec", ""), ("netlink", "sandbox-node")):
-            start_worker(driver, redis_url=self.url(limited), node_name=node)
+        workers = [
+            start_worker(driver, redis_url=self.url(limited), node_name=node, log_level="debug")
+            for driver, node in (("exec", ""), ("netlink", "sandbox-node"))
+        ]
         eventually(lambda: product.outcomes("eip-7") == ["reclaimed"], "the rest")
+        # The password is where it has to be, and nowhere else.
+        assert PASSWORD not in "".join(capfd.readouterr())
+        for worker in workers:
+            assert PASSWORD not in worker.log.read_text()
+            assert PASSWORD not in Path(f"/proc/{worker.pid}/cmdline").read_text()
+        limited.client.config_set("rdbcompression", "no")
+        limited.client.save()
+        assert PASSWORD.encode() not in (limited.directory / "dump.rdb").read_bytes()
         # A server before 7.2 does not know what redis-py tells of itself.
         denied = [entry for entry in limited.client.acl_log() if entry["object"] != "client|setinfo"]
         assert denied == []

@@ -71,8 +71,17 @@ def test_a_redis_that_is_not_there(run: Callable[..., subprocess.CompletedProces
 
 
 def test_a_url_that_is_none(run: Callable[..., subprocess.CompletedProcess[str]]) -> None:
-    refused = run("trace", "x", "--redis-url", "http://user:hunter2@redis")
+    refused = run("trace", "x", redis_url="http://user:hunter2@redis")
     expect_refused(refused, "EIP_RECLAIMER_REDIS_URL is not valid", "Example: redis://")
+    assert "hunter2" not in refused.stderr
+
+
+@pytest.mark.parametrize("command", [("trace", "x"), ("producer",), ("worker",), ("brake", "release")])
+def test_a_password_in_the_list_of_processes(
+    run: Callable[..., subprocess.CompletedProcess[str]], command: tuple[str, ...]
+) -> None:
+    refused = run(*command, "--redis-url", "redis://user:hunter2@127.0.0.1:1/0")
+    expect_refused(refused, "--redis-url has a password", "EIP_RECLAIMER_REDIS_URL")
     assert "hunter2" not in refused.stderr
 
 
