@@ -53,8 +53,9 @@ class Lists:
         self._memory = memory
         self._brake = brake
         self._recheck = settings.brake_recheck
+        self._audit_interval = settings.audit_interval
         self._checked = float("-inf")
-        """When the brake and the gap were looked at last, on the monotonic clock."""
+        """When that was done last, on the monotonic clock."""
 
     def take(self) -> int:
         """Take a list for the events that are gone; the resourceVersion to go on from.
@@ -75,7 +76,7 @@ class Lists:
         return version
 
     def check_now_and_then(self) -> None:
-        """List again for what the brake holds back, or see to what was missed in a gap, where it is time to.
+        """List again for what the brake holds back, or let gateways be audited, where it is time to.
 
         Of all else that is missing from a list the events tell.
         """
@@ -85,7 +86,7 @@ class Lists:
         # Before the list: what another producer holds back after it may not be settled by it.
         held = self._brake.held()
         if not held:
-            self._audit_after_gap()
+            self._audit_if_due()
             return
         known, changes, _ = self._list()
         of_held = [change for change in changes if change.uid in held]
@@ -157,9 +158,8 @@ class Lists:
         self._brake.engage(reason, held, known)
         log.error("brake engaged", reason=reason, held_back=len(held), then=then)
 
-    def _audit_after_gap(self) -> None:
-        since = self._inventory.gap()
-        if since is None:
+    def _audit_if_due(self) -> None:
+        if self._inventory.audit_due(self._audit_interval) is None:
             return
         items, _ = self._api.list_objects(GATEWAYS)
         gateways = []
@@ -168,7 +168,7 @@ class Lists:
                 gateways.append(read_gateway(item).name)
             except MalformedObjectError as error:
                 log.error("gateway cannot be read, not audited", reason=str(error))
-        audits = self._inventory.publish_audits(since, gateways)
+        audits = self._inventory.publish_audits(gateways, self._audit_interval)
         self._memory.remember([*audits])
         if audits:
-            log.warning("events were missed, auditing all gateways", gateways=len(audits), resource_version=since)
+            log.info("auditing gateways", gateways=len(audits), why=audits[0].reason)

@@ -16,10 +16,11 @@ import signal
 import sys
 import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from sandbox import leaks
 from sandbox.cluster import SandboxCluster
+from sandbox.ipam import Reuse
 from sandbox.objects import DEFAULT_EXTERNAL_SUBNET
 from sandbox.privileges import require_rights
 
@@ -80,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--eip", action="append", default=[], metavar="NAME=GATEWAY[,ADDRESS]")
     parser.add_argument("--no-controller", dest="controller", action="store_false")
     parser.add_argument("--records", type=Path, help="append what the controller does here, as JSON lines")
-    parser.add_argument("--reuse", choices=("lowest", "last"), default="lowest", help="when addresses come again")
+    parser.add_argument("--reuse", choices=get_args(Reuse), default="lowest", help="when addresses come again")
     leaks.add_arguments(parser)
     return parser
 

@@ -6,9 +6,11 @@ import argparse
 import asyncio
 import signal
 from pathlib import Path
+from typing import get_args
 
 from sandbox import leaks
 from sandbox.controller import Controller
+from sandbox.ipam import Reuse
 from sandbox.kubernetes_api import KubernetesApi
 from sandbox.placement import ApiExecutor, Executor, NamespaceExecutor, no_executor
 from sandbox.pods import LOCAL_SCRIPT
@@ -20,7 +22,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m sandbox.controller", description="Kube-OVN's EIP controller.")
     parser.add_argument("--kubeconfig", type=Path, required=True)
     parser.add_argument("--records", type=Path, help="append what it does to this file, as JSON lines")
-    parser.add_argument("--reuse", choices=("lowest", "last"), default="lowest", help="when addresses come again")
+    parser.add_argument("--reuse", choices=get_args(Reuse), default="lowest", help="when addresses come again")
     way = parser.add_mutually_exclusive_group()
     way.add_argument("--netns-dir", type=Path, help="enter namespaces by pod UID here, instead of pods/exec")
     way.add_argument("--no-exec", action="store_true", help="write objects only")

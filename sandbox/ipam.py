@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 IPAddress = IPv4Address | IPv6Address
 IPNetwork = IPv4Network | IPv6Network
-Reuse = Literal["lowest", "last"]
+Reuse = Literal["lowest", "last", "newest"]
 
 
 class AddressUnavailableError(Exception):
@@ -27,8 +28,8 @@ class SubnetPool:
     """The addresses of one Subnet object.
 
     `reuse` says when a released address is handed out again: `lowest` always takes the lowest free one, so a
-    released address comes back at once; `last` takes it only when no address is left that was never used, the
-    longest released first.
+    released address comes back soon; `last` takes it only when no address is left that was never used, the
+    longest released first; `newest` takes the one released last, so that it comes back at once.
     """
 
     name: str
@@ -124,9 +125,11 @@ class SubnetPool:
             raise AddressUnavailableError(f"{ip} of subnet {self.name} is taken")
 
     def _next_free(self, network: IPNetwork) -> IPAddress:
+        again = [ip for ip in self.released if ip in network]
         if self.reuse == "lowest":
             return self._first(_Hosts(network))
-        again = [ip for ip in self.released if ip in network]
+        if self.reuse == "newest":
+            return self._first(chain(reversed(again), _Hosts(network)))
         try:
             return self._first(_Hosts(network), besides=set(again))
         except AddressUnavailableError:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import time
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 from uuid import uuid4
 
 from redis.exceptions import WatchError
@@ -167,39 +167,60 @@ class Inventory:
             self._marks = {self._stored_mark(self._redis)}
             return lost
 
-    def gap(self) -> int | None:
-        """The resourceVersion before which events were missed, as long as no audit was published for them."""
-        stored: bytes | None = self._redis.get(self._keys.gap)  # type: ignore[assignment]
-        return int(stored) if stored else None
+    def audit_due(self, interval: float) -> Literal["gap", "periodic"] | None:
+        """Why every gateway is to be audited now; None when that is not due.
 
-    def publish_audits(self, gap: int, gateways: Iterable[str]) -> list[Audit]:
-        """Publish an audit of each gateway for a gap, unless another producer has; what was published."""
+        Args:
+            interval: seconds from one audit to the next; 0 for those after a gap only.
+        """
+        return self._audit_due(self._redis, interval)
+
+    def publish_audits(self, gateways: Iterable[str], interval: float) -> list[Audit]:
+        """Publish an audit of each gateway, unless another producer has; what was published.
+
+        Args:
+            gateways: their names. One whose last audit is pending still is left out.
+            interval: as in `audit_due`.
+        """
         now = time.time()
-        audits = [
-            Audit(
-                id=f"audit-gap-{gap}-{sha256(gateway.encode()).hexdigest()[:12]}",
-                cluster=self.cluster,
-                gateway=gateway,
-                eip=None,
-                uid=None,
-                seen_at=now,
-                reason="gap",
-            )
-            for gateway in gateways
-        ]
         with self._redis.pipeline(transaction=True) as pipe:
-            pipe.watch(self._keys.gap)  # type: ignore[no-untyped-call]
-            if int(pipe.get(self._keys.gap) or 0) != gap:
+            pipe.watch(self._keys.gap, self._keys.audited)  # type: ignore[no-untyped-call]
+            reason = self._audit_due(pipe, interval)
+            if reason is None:
                 return []
+            audits = [
+                Audit(
+                    id=f"audit-{reason}-{int(now)}-{sha256(gateway.encode()).hexdigest()[:12]}",
+                    cluster=self.cluster,
+                    gateway=gateway,
+                    eip=None,
+                    uid=None,
+                    seen_at=now,
+                    reason=reason,
+                )
+                for gateway in gateways
+                if not self._is_being_audited(pipe, gateway)
+            ]
             pipe.multi()
             pipe.delete(self._keys.gap)
+            if interval:
+                pipe.set(self._keys.audited, repr(now), px=int(interval * 1000))
             for audit in audits:
-                self._work_queue.publish(pipe, audit, "published", why="events were missed", producer=self._producer)
+                self._work_queue.publish(pipe, audit, "published", producer=self._producer)
             try:
                 pipe.execute()
             except WatchError:
                 return []
         return audits
+
+    def _audit_due(self, redis: Redis | Pipeline, interval: float) -> Literal["gap", "periodic"] | None:
+        if redis.exists(self._keys.gap):
+            return "gap"
+        return "periodic" if interval and not redis.exists(self._keys.audited) else None
+
+    def _is_being_audited(self, redis: Pipeline, gateway: str) -> bool:
+        pending: Any = redis.hkeys(self._keys.pending(gateway))
+        return any(work_id.startswith((b"audit-gap-", b"audit-periodic-")) for work_id in pending)
 
     def verify(self) -> None:
         """See that Redis still knows our last commit, and say that we live.

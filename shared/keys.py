@@ -37,6 +37,11 @@ class Keys:
         return f"{self.prefix}:gap"
 
     @property
+    def audited(self) -> str:
+        """String: when all gateways were audited last; absent once that is due again."""
+        return f"{self.prefix}:audited"
+
+    @property
     def producers(self) -> str:
         """Hash: producer id → JSON with its last commit."""
         return f"{self.prefix}:producers"

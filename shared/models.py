@@ -129,8 +129,9 @@ class Audit(Payload):
     """Compare one gateway with the API and release what nobody owns."""
 
     kind: Literal["audit"] = "audit"
-    reason: Literal["deleted", "missing", "gap", "requested"]
-    """An EIP without a known address was deleted, or was missing from a list; events were missed; somebody asked."""
+    reason: Literal["deleted", "missing", "gap", "periodic", "requested"]
+    """An EIP without a known address was deleted, or was missing from a list; events were missed; it was time; somebody
+    asked."""
 
 
 Work = Release | Confirmation | Audit

@@ -38,7 +38,7 @@ def _times(work: Work, settings: Settings) -> tuple[float, ...]:
     match work.kind:
         case "release" if not work.was_ready:
             return settings.look_again_after
-        case "audit" if work.reason != "requested":
+        case "audit" if work.reason in ("deleted", "missing", "gap"):
             return settings.look_again_after
         case _:
             return ()

@@ -4,20 +4,14 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
 import signal
 import sys
-import tempfile
 from pathlib import Path
 
 from sandbox.privileges import require_rights
-from tests.chaos import report
-from tests.chaos.judge import judge
 from tests.chaos.product import MUTATIONS
-from tests.chaos.script import script
-from tests.chaos.world import Sizes, World
-
-SLOTS_PER_GATEWAY = 3
+from tests.chaos.script import WEIGHTS
+from tests.chaos.torture import Plan, torture
 
 
 def main() -> int:
@@ -31,35 +25,26 @@ def main() -> int:
     ):
         value = os.environ.get(name.upper(), default)
         parser.add_argument(f"--{name}", type=float if name == "minutes" else int, default=value, help=what)
+    parser.add_argument("--pause", type=float, default=4.0, help="mean seconds between two faults")
+    parser.add_argument(
+        "--only", nargs="+", choices=WEIGHTS, default=tuple(WEIGHTS), metavar="FAULT", help="let only these strike"
+    )
+    parser.add_argument("--without", choices=MUTATIONS, default="", help="switch a safeguard of the product off")
     parser.add_argument("--report", type=Path, default=Path("chaos-report"), help="where the report is written")
     parser.add_argument("--keep", action="store_true", help="keep logs and evidence beside the report")
-    parser.add_argument("--pause", type=float, default=4.0, help="mean seconds between two faults")
-    parser.add_argument("--without", choices=MUTATIONS, default="", help="switch a safeguard of the product off")
     arguments = parser.parse_args()
     require_rights()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    sizes = Sizes(
-        arguments.eips, arguments.gateways, slots=arguments.gateways * SLOTS_PER_GATEWAY, without=arguments.without
-    )
-    faults = script(
-        arguments.seed,
-        arguments.minutes * 60,
-        producers=sizes.producers,
-        workers=sizes.workers,
-        gateways=sizes.gateways,
+    plan = Plan(
+        seed=arguments.seed,
+        eips=arguments.eips,
+        gateways=arguments.gateways,
+        minutes=arguments.minutes,
         pause=arguments.pause,
+        kinds=tuple(arguments.only),
+        without=arguments.without,
     )
-    directory = Path(tempfile.mkdtemp(prefix="chaos-"))
-    try:
-        with World(directory, sizes, arguments.seed) as world:
-            evidence = world.run(faults)
-        verdict = judge(evidence)
-        facts = report.summary(arguments.seed, sizes, faults, world.told, evidence, verdict)
-        report.write(arguments.report, facts, world.told, evidence, verdict)
-    finally:
-        if arguments.keep:
-            shutil.copytree(directory, arguments.report / "evidence", dirs_exist_ok=True, symlinks=True)
-        shutil.rmtree(directory, ignore_errors=True)
+    verdict, facts = torture(plan, arguments.report, keep=arguments.keep)
     told = {name: value for name, value in facts.items() if name not in ("script", "settings", "violations")}
     for name, value in told.items():
         sys.stdout.write(f"{name:42}{value}\n")

@@ -40,8 +40,9 @@ async def run(arguments: argparse.Namespace) -> int:
     leaks = Leaks(wrong_argument=True, deletion_before_ready="v1.12")
     switches = Switches(leaks, RandomDelays(retry=0.5, exec_timeout=10))
     async with KubernetesApi(arguments.server) as api:
+        records = Records(arguments.records)
         executor = NamespaceExecutor(arguments.netns_dir, LOCAL_SCRIPT)
-        return await serve(Controller(api, switches=switches, run=executor, records=Records(arguments.records)))
+        return await serve(Controller(api, switches=switches, run=executor, reuse="newest", records=records))
 
 
 def main() -> int:

@@ -23,6 +23,10 @@ QUIET_SECONDS = 120.0
 """How long after the last fault nothing may be leaked any more."""
 WATCH_SECONDS = 0.5
 """How much later than a worker the witness may hear of an event."""
+KERNEL_SECONDS = 0.25
+"""How much later than it happened a change in a pod may be written down: the kernel gives it no time of its own."""
+
+STRAY = "stray of "
 
 LOST = "release lost"
 DOUBLED = "acted twice"
@@ -101,6 +105,8 @@ class _Judge:
         self._additions: dict[tuple[str, str], list[Addition]] = defaultdict(list)
         for addition in evidence.additions:
             self._additions[addition.pod, addition.address].append(addition)
+        for stray in _strays(evidence):
+            self._lives[stray.gateway, stray.address or ""].append(stray)
         changes: dict[tuple[str, str], list[Change]] = defaultdict(list)
         for change in sorted(evidence.changes, key=lambda each: each.at):
             changes[change.pod, change.address].append(change)
@@ -126,6 +132,8 @@ class _Judge:
             act = self._act_at(pod, removed)
             for life in lives:
                 placed = life.placed.get(pod.uid, FOREVER)
+                if self._placing(life, pod) <= removed < back <= life.visible < FOREVER:
+                    self.verdict.races["hidden moment: put back before its owner showed itself"] += 1
                 since = max(removed, life.visible, placed)
                 until = min(back, life.gone, pod.ended, self._evidence.end)
                 if since < until and (self._placing(life, pod) <= removed or life.visible <= removed):
@@ -197,7 +205,7 @@ class _Judge:
     def _over(self, act: Act) -> float:
         """When the act's change was over at the latest: with its lock's life, for a worker that never told."""
         assert act.began is not None
-        return min(act.ended, act.began + self._evidence.lock_life) + 0.01
+        return min(act.ended, act.began + self._evidence.lock_life) + KERNEL_SECONDS
 
     def _expect_lock(self, pod: Pod, change: Change) -> None:
         if self._act_at(pod, change.at) is None:
@@ -251,7 +259,9 @@ class _Judge:
     def _count_races(self, pod: Pod, address: str, lives: list[Life], owed: list[Life], change: Change) -> None:
         races = self.verdict.races
         left = min(each.gone for each in owed)
-        if any(each.placed.get(pod.uid, FOREVER) > each.gone for each in owed):
+        if any(each.name.startswith(STRAY) for each in owed):
+            races["put on for an EIP that then got another address"] += 1
+        elif any(each.placed.get(pod.uid, FOREVER) > each.gone for each in owed):
             races["address arrived after its EIP was gone"] += 1
         if any(each not in owed and each.created < change.at and each.gone > left for each in lives):
             races["created again on the same gateway before the leak was mended"] += 1
@@ -350,6 +360,26 @@ class _Judge:
             for address, life in owned.items():
                 if address not in pod.final and pod.uid in life.placed:
                     self._violation(MISSING, end, pod.gateway, f"{life.name} has lost {address}")
+
+
+def _strays(evidence: Evidence) -> Iterator[Life]:
+    """What was put on for an EIP whose object then got another address: it belonged to nobody from the beginning.
+
+    So it is where Kube-OVN's controller died between the two, and chose anew when it came back.
+    """
+    lives = {life.uid: life for life in evidence.lives}
+    for addition in evidence.additions:
+        life = lives[addition.uid]
+        if life.address != addition.address:
+            yield Life(
+                uid=life.uid,
+                name=f"{STRAY}{life.name}",
+                gateway=life.gateway,
+                created=life.created,
+                address=addition.address,
+                gone=addition.started,
+                placed={addition.pod: addition.done},
+            )
 
 
 def _covered(spans: Iterable[tuple[float, float]]) -> float:

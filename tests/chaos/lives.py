@@ -27,11 +27,15 @@ FIXED = 0.4
 SAME_GATEWAY = 0.6
 EARLY = 0.1
 """How many EIPs are deleted before they are ready."""
-AT_ONCE = 0.5
+AT_ONCE = 0.3
 """How many are created again without a pause."""
+PAUSES = ((0, 0.6), (0, 3))
+"""Seconds that the others wait: while the release is worked on, or mostly longer."""
 LIFE_SECONDS = (0.3, 8.0)
-PATIENCE = 90.0
+PATIENCE = 30.0
 """Seconds after which an EIP that does not become ready is deleted, as a user would."""
+GONE_SECONDS = 180.0
+"""How long an EIP may take to go: the controller may have to come back first."""
 
 
 @dataclass
@@ -110,7 +114,7 @@ class Lives:
                 return
             await self._delete(api, name)
             if chance.random() >= AT_ONCE:
-                await asyncio.sleep(chance.uniform(0, 3))
+                await asyncio.sleep(chance.uniform(*chance.choice(PAUSES)))
 
     async def _delete(self, api: KubernetesApi, name: str) -> None:
         """Delete an EIP, and wait until it is gone: the controller may have to come back first."""
@@ -122,8 +126,8 @@ class Lives:
                 if attempt == 19:
                     raise
                 await asyncio.sleep(0.5)
-        if not await self._until(lambda: name not in self._witness.objects, PATIENCE * 2):
-            raise TimeoutError(f"EIP {name} is not gone {PATIENCE * 2} s after its deletion")
+        if not await self._until(lambda: name not in self._witness.objects, GONE_SECONDS):
+            raise TimeoutError(f"EIP {name} is not gone {GONE_SECONDS:g} s after its deletion")
 
     def _is_ready(self, name: str) -> bool:
         item = self._witness.objects.get(name)

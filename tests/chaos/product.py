@@ -7,6 +7,7 @@ CHAOS_WITHOUT switches one of the product's safeguards off, to see that the refe
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import random
@@ -30,9 +31,11 @@ from workers.cluster import Cluster, Owners
 from workers.gateways.interface import Driver, Fence, Gateway, GatewayPod, Snapshot, Step
 from workers.lock import GatewayLock
 
-SLOW = 0.1
+SLOW = 0.2
 """How many acts begin late, and by how many seconds at least and at most."""
 SLOW_SECONDS = (0.2, 0.8)
+_numbers = itertools.count()
+"""Over all drivers of this process: a worker that starts again has a new one."""
 MUTATIONS = ("owner-check", "second-look", "lock", "transaction")
 
 
@@ -47,13 +50,11 @@ class WitnessedDriver:
         # Not the process id: those come again.
         self._process = int(os.environ["CHAOS_PROCESS"])
         self._notes = (directory / f"acts-{self._process}.jsonl").open("a", buffering=1)
-        self._number = 0
 
     @contextmanager
     def open(self, pod: GatewayPod) -> Iterator[Gateway]:
         self.changed = False
-        self._number += 1
-        number = self._number
+        number = next(_numbers)
         self.note(number, "opened", pod=pod.uid, process=self._process)
         try:
             with self._driver.open(pod) as gateway:

@@ -36,6 +36,7 @@ def summary(
         "seed": seed,
         "sizes": asdict(sizes),
         "settings": SETTINGS,
+        "began": told.began,
         "minutes": round((evidence.end - told.began) / 60, 1),
         "kept": verdict.kept,
         "violations": [{**asdict(each), "at": round(each.at - told.began, 2)} for each in verdict.violations],

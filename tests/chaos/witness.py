@@ -250,7 +250,8 @@ def place(lives: dict[str, Life], all_additions: Iterable[Addition]) -> None:
     for addition in all_additions:
         life = lives[addition.uid]
         life.address = life.address or addition.address
-        life.placed.setdefault(addition.pod, addition.done)
+        if addition.address == life.address:
+            life.placed.setdefault(addition.pod, addition.done)
 
 
 def acts(directory: Path) -> list[Act]:

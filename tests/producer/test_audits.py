@@ -1,4 +1,4 @@
-"""What came and went while nobody saw events is found on its gateway, once lists can be believed."""
+"""Every gateway is audited after a gap of events, once lists can be believed, and as often as an operator wants."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def come_and_go_unseen(cluster: SandboxCluster) -> None:
     cluster.compact_history()
 
 
-def audits(product: Product) -> list[str]:
-    names = product.work_queue.redis.scan_iter(f"{product.work_queue.keys.record('audit-gap-')}*")
+def audits(product: Product, reason: str = "gap") -> list[str]:
+    names = product.work_queue.redis.scan_iter(f"{product.work_queue.keys.record(f'audit-{reason}-')}*")
     return sorted(product.records.fields(name.decode().rpartition(":")[2])["gateway"] for name in names)
 
 
@@ -81,11 +81,11 @@ def test_by_the_next_producer_when_the_one_that_listed_died(product: Product, cl
     come_and_go_unseen(cluster)
     inventory = product.inventory()
     Lists(product.api, inventory, Memory(inventory), product.brake, product.settings).take()
-    assert inventory.gap() is not None
+    assert inventory.audit_due(0) == "gap"
     assert audits(product) == []
     product.start_producer()
     expect_reclaimed(product, cluster)
-    assert inventory.gap() is None
+    assert inventory.audit_due(0) is None
 
 
 def test_not_before_lists_are_believed(product: Product, cluster: SandboxCluster) -> None:
@@ -126,3 +126,26 @@ def test_a_watch_that_is_resumed_misses_nothing(product: Product, cluster: Sandb
     product.start_producer()
     assert product.finish("unseen") == ["reclaimed"]
     assert audits(product) == []
+
+
+def test_what_leaked_before_is_found_where_an_operator_wants_it(
+    make_product: Callable[..., Product], product: Product, cluster: SandboxCluster
+) -> None:
+    come_and_go_unseen(cluster)
+    auditing = make_product(audit_interval=1)
+    auditing.start_producer()
+    auditing.start_producer()
+    assert auditing.finish(UNSEEN) == ["reclaimed"]
+    eventually(lambda: len(audits(auditing, "periodic")) >= 4, "each gateway to be audited again")
+    assert KEPT in cluster.addresses(GATEWAY)
+    assert audits(auditing) == []
+
+
+def test_a_gateway_whose_audit_is_pending_is_not_audited_once_more(product: Product, cluster: SandboxCluster) -> None:
+    inventory = product.inventory()
+    inventory.claim_cluster()
+    first = inventory.publish_audits([GATEWAY], 0.1)
+    eventually(lambda: inventory.audit_due(0.1), "the next audit to be due")
+    assert [each.gateway for each in inventory.publish_audits([GATEWAY, OTHER], 60)] == [OTHER]
+    assert inventory.publish_audits([GATEWAY, OTHER], 60) == []
+    assert [each.reason for each in first] == ["periodic"]

@@ -1,0 +1,73 @@
+"""One whole run: a world under its script of faults, the verdict, and the report."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.chaos import report
+from tests.chaos.judge import Verdict, judge
+from tests.chaos.script import WEIGHTS, Fault, Kind, script
+from tests.chaos.world import Sizes, World
+
+SLOTS_PER_GATEWAY = 3
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How large a run is, and what goes wrong in it."""
+
+    seed: int
+    eips: int
+    gateways: int
+    minutes: float
+    pause: float = 4.0
+    """Mean seconds between two faults."""
+    kinds: tuple[Kind, ...] = tuple(WEIGHTS)
+    """Only these faults strike."""
+    without: str = ""
+    """A safeguard of the product that is switched off."""
+
+    @property
+    def sizes(self) -> Sizes:
+        """What is started."""
+        return Sizes(self.eips, self.gateways, slots=self.gateways * SLOTS_PER_GATEWAY, without=self.without)
+
+    @property
+    def faults(self) -> list[Fault]:
+        """The script."""
+        return script(
+            self.seed,
+            self.minutes * 60,
+            producers=self.sizes.producers,
+            workers=self.sizes.workers,
+            gateways=self.gateways,
+            pause=self.pause,
+            weights={kind: WEIGHTS[kind] for kind in self.kinds},
+        )
+
+
+def torture(plan: Plan, reports: Path, *, keep: bool = False) -> tuple[Verdict, dict[str, Any]]:
+    """Run, judge, and write the report; the verdict, and what the report says.
+
+    Args:
+        plan: what to do.
+        reports: where `report.json` and `report.html` are written.
+        keep: whether logs and evidence are kept beside them.
+    """
+    directory = Path(tempfile.mkdtemp(prefix="chaos-"))
+    faults = plan.faults
+    try:
+        with World(directory, plan.sizes, plan.seed) as world:
+            evidence = world.run(faults)
+        verdict = judge(evidence)
+        facts = report.summary(plan.seed, plan.sizes, faults, world.told, evidence, verdict)
+        report.write(reports, facts, world.told, evidence, verdict)
+    finally:
+        if keep:
+            shutil.copytree(directory, reports / "evidence", dirs_exist_ok=True, symlinks=True)
+        shutil.rmtree(directory, ignore_errors=True)
+    return verdict, facts
