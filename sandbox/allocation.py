@@ -79,7 +79,8 @@ class Allocation:
     def release(self, owner: str, **about: str) -> None:
         """Take back all that an owner holds; none is no error."""
         for pool in self.pools.values():
-            if addresses := pool.release(owner):
+            # A pod that comes back has its base address again.
+            if addresses := pool.release(owner, again=not owner.startswith("ip/")):
                 self._records.add("released", uid=owner, addresses=tuple(map(str, addresses)), **about)
 
     async def _pool(self, subnet: str) -> SubnetPool:

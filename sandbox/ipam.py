@@ -94,12 +94,13 @@ class SubnetPool:
         for ip in self.addresses_of(former):
             self.held[ip] = owner
 
-    def release(self, owner: str) -> tuple[IPAddress, ...]:
-        """Take back all that an owner holds; what that was."""
+    def release(self, owner: str, *, again: bool = True) -> tuple[IPAddress, ...]:
+        """Take back all that an owner holds; what that was. `again` puts it among what `reuse` is about."""
         addresses = self.addresses_of(owner)
         for ip in addresses:
             del self.held[ip]
-            self.released.append(ip)
+            if again:
+                self.released.append(ip)
         return addresses
 
     def highest_free(self, version: int) -> IPAddress:

@@ -55,7 +55,7 @@ class Difference:
     """By UID, the state known before of those in `known`."""
     works: list[Work] = field(default_factory=list)
     acquired: list[tuple[EIP, str]] = field(default_factory=list)
-    """An EIP that came to own an address on its gateway."""
+    """An EIP for which Kube-OVN has now put an address on its gateway."""
 
     def __bool__(self) -> bool:
         return bool(self.known or self.forgotten or self.works)
@@ -107,7 +107,10 @@ def _carry_over(before: EIP | None, state: EIP) -> EIP:
     # No address in a newer state says that the object was reset, not that the gateway no longer has the address.
     same_place = before.gateway == state.gateway and not state.addresses
     return replace(
-        state, ready=before.ready or state.ready, addresses=before.addresses if same_place else state.addresses
+        state,
+        ready=before.ready or state.ready,
+        placed=state.placed or (before.placed and before.gateway == state.gateway),
+        addresses=before.addresses if same_place else state.addresses,
     )
 
 
@@ -157,7 +160,9 @@ def _release(
 
 
 def _acquired(before: EIP | None, state: EIP) -> list[tuple[EIP, str]]:
-    had = before.addresses if before is not None and before.gateway == state.gateway else ()
+    if not state.placed:
+        return []
+    had = before.addresses if before is not None and before.placed and before.gateway == state.gateway else ()
     return [(state, address) for address in state.addresses if address not in had]
 
 

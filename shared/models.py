@@ -57,6 +57,9 @@ class EIP:
     """Where the gateway's pods live; empty where the object does not say."""
     ready: bool
     """Whether it was ever seen ready."""
+    placed: bool
+    """Whether Kube-OVN has put its addresses on the gateway, as far as the object tells: one that asks for an address
+    names it before, and may never get it."""
     terminating: bool
     resource_version: int
     created: float

@@ -49,6 +49,8 @@ class Owners:
 
     by_address: dict[str, str] = field(default_factory=dict)
     """Address → who owns it, in words."""
+    placed: set[str] = field(default_factory=set)
+    """Addresses that Kube-OVN has put on the gateway for their owner."""
     waiting: list[EIP] = field(default_factory=list)
     """EIPs of the gateway that have no address yet."""
 
@@ -141,12 +143,20 @@ class Cluster:
                 owners.waiting.append(eip)
             state = "terminating EIP" if eip.terminating else "EIP"
             owners.by_address |= dict.fromkeys(eip.addresses, f"{state} {eip.name}")
-        redis, keys = self._work_queue.redis, self._work_queue.keys
-        for address in sorted(map(str, addresses)):
-            known = redis.srandmember(keys.owners(gateway, address))
-            if known:
-                owners.by_address.setdefault(address, f"known EIP with UID {known.decode()}")  # type: ignore[union-attr]
+            owners.placed |= set(eip.addresses) if eip.placed else set()
+        for address in sorted(set(map(str, addresses)) - set(owners.by_address)):
+            self._add_known(owners, gateway, address)
         return owners
+
+    def _add_known(self, owners: Owners, gateway: str, address: str) -> None:
+        redis, keys = self._work_queue.redis, self._work_queue.keys
+        uid: bytes | None = redis.srandmember(keys.owners(gateway, address))  # type: ignore[assignment]
+        if uid is None:
+            return
+        owners.by_address[address] = f"known EIP with UID {uid.decode()}"
+        stored: bytes | None = redis.hget(keys.inventory, uid.decode())  # type: ignore[assignment]
+        if stored is not None and EIP.from_json(stored).placed:
+            owners.placed.add(address)
 
     def _eips_of(self, gateway: str) -> list[Object]:
         """At least the gateway's EIPs. The controller labels an EIP only after its address is on the gateway."""

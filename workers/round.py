@@ -39,6 +39,9 @@ from workers.looks import next_look, not_before
 
 log = get_logger(__name__)
 
+STUCK_SECONDS = 300.0
+"""An EIP that has no address for so long waits for a person, and whoever waits for it should know."""
+
 
 @dataclass(frozen=True, slots=True)
 class Result:
@@ -254,11 +257,13 @@ class Round:
             return self._concluded(work, Outcome.RECLAIMED, why="a deletion had begun that nobody lived to report")
         if not owned:
             return self._concluded(work, Outcome.ALREADY_ABSENT)
+        # Where Kube-OVN is not done yet it may be that it never will be: the address may live on another gateway.
+        placed = [ip for ip in owned if str(ip) in owners.placed]
         put_back = []
         for site in sites:
             addresses = [
                 self._former_place(gateway, site, ip, subnets)
-                for ip in owned
+                for ip in placed
                 if not any(a.ip == ip and a.interface not in self._inside for a in site.now.addresses)
             ]
             if self._put_back(site, addresses, fence):
@@ -316,8 +321,8 @@ class Round:
     def _hindered(self, waiting: Sequence[EIP]) -> Answer:
         """Any address nobody owns may be that of an EIP without one, which mostly gets it soon."""
         why = f"the gateway cannot be audited while {', '.join(eip.name for eip in waiting)} has no address yet"
-        if all(time.time() - eip.created < self._settings.hold_limit for eip in waiting):
-            return NotNowError(why, self._settings.busy_pause)
+        if all(time.time() - eip.created < STUCK_SECONDS for eip in waiting):
+            return NotNowError(why, self._settings.audit_pause)
         return TransientError(f"{why}. If that EIP never gets one, delete it; then requeue this job.")
 
     def _suspects(self, work: Audit, unowned_ips: Iterable[str], now: float) -> dict[str, float]:

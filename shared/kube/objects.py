@@ -53,6 +53,8 @@ def read_eip(obj: object) -> EIP:
         subnet=subnet,
         namespace=namespace,
         ready=status.get("ready") is True,
+        # All three are written after `eip-add` only (kube-ovn-facts, §2).
+        placed=status.get("ready") is True or bool(_text(status, "ip") or _text(spec, "macAddress")),
         terminating="deletionTimestamp" in metadata,
         resource_version=int(version),
         created=_seconds(metadata.get("creationTimestamp")),

@@ -152,14 +152,14 @@ class _Judge:
                 if present_since is not None:
                     continue
                 present_since = change.at
+                if not self._by_kube_ovn(change) and change.at > pod.born:
+                    self._expect_lock(pod, change)
+                    self.verdict.races["put back by a worker"] += 1
+                    if not self._held(pod, lives, change.at):
+                        settled = before_last
                 if removed is not None:
                     gaps.append((removed, change.at))
                     removed = None
-                    if not self._by_kube_ovn(change):
-                        self._expect_lock(pod, change)
-                        self.verdict.races["put back by a worker"] += 1
-                        if not self._held(pod, lives, change.at):
-                            settled = before_last
             elif present_since is not None:
                 self.verdict.removals += 1
                 self._expect_lock(pod, change)
@@ -173,9 +173,9 @@ class _Judge:
                     self._violation(DOUBLED, change.at, pod.gateway, f"{address} was removed though nobody had left it")
                 else:
                     since = max(present_since, min(max(each.gone, each.placed[pod.uid]) for each in owed))
-                    self.verdict.leaks.append((since, change.at))
+                    self.verdict.leaks.append((min(since, change.at), change.at))
                     self._count_races(pod, address, lives, owed, change)
-                before_last, settled = settled, change.at
+                before_last, settled = settled, max([change.at, *(each.gone for each in owed)])
                 present_since, removed = None, change.at
         if removed is not None:
             gaps.append((removed, FOREVER))
@@ -191,14 +191,15 @@ class _Judge:
 
     def _by_kube_ovn(self, change: Change) -> bool:
         return any(
-            each.started - 0.05 <= change.at <= each.done + 0.05 for each in self._additions[change.pod, change.address]
+            each.started <= change.at <= each.done + KERNEL_SECONDS
+            for each in self._additions[change.pod, change.address]
         )
 
     def _act_at(self, pod: Pod, at: float) -> Act | None:
-        """The act in which a change was made: the last that had begun, if several had."""
-        return max(
+        """The act in which a change was made; the one that looked first, if it may be that of several."""
+        return min(
             (each for each in self._acts[pod.uid] if each.began is not None and each.began <= at <= self._over(each)),
-            key=lambda each: each.began or 0.0,
+            key=lambda each: each.opened,
             default=None,
         )
 
@@ -216,7 +217,7 @@ class _Judge:
         life, act = absence.life, absence.act
         name = f"{life.name}'s {life.address}"
         self.verdict.absences.append(absence)
-        if act is not None and life.visible < act.opened and life.gone > absence.removed:
+        if act is not None and life.visible < act.opened and life.gone > absence.removed + WATCH_SECONDS:
             absence.kind = "wrong decision"
             why = f"{name} was removed, its owner was there {act.opened - life.visible:.2f} s before the worker looked"
             self._violation(TAKEN, absence.removed, life.gateway, f"{why}; away {absence.seconds:.3f} s")
@@ -233,9 +234,10 @@ class _Judge:
             self._violation(ABSENT, absence.since, life.gateway, what)
 
     def _struck(self, absence: Absence) -> bool:
-        """Whether somebody who had to mend it was out of order meanwhile."""
-        act = absence.act
-        if act is not None:
+        """Whether somebody who had to mend it was out of order meanwhile: whoever had the gateway open by then."""
+        for act in self._acts[absence.pod.uid]:
+            if act.opened > absence.until or act.closed < absence.removed:
+                continue
             killed = self._evidence.killed.get(act.process, FOREVER)
             stops = self._evidence.stopped.get(act.process, ())
             if act.opened <= killed <= absence.until:
@@ -295,7 +297,8 @@ class _Judge:
     def _change_over(self, act: Act) -> float:
         """When a worker's change was over: it may have been stopped with the answer already on its way."""
         assert act.began is not None
-        ends = [act.ended, self._evidence.killed.get(act.process, FOREVER)]
+        ends = [act.ended, act.closed, act.began + self._evidence.lock_life]
+        ends.append(self._evidence.killed.get(act.process, FOREVER))
         ends += [since for since, _ in self._evidence.stopped.get(act.process, ()) if since >= act.began]
         return min(ends)
 
@@ -323,7 +326,7 @@ class _Judge:
         accounted = set()
         audited: dict[str, float] = defaultdict(float)
         for work in self._evidence.works:
-            if work.outcomes == ["audited"]:
+            if "audited" in work.outcomes:
                 audited[work.gateway] = max(audited[work.gateway], work.seen)
             if work.uid and (work.outcomes or work.failed or work.pending):
                 accounted.add(work.uid)

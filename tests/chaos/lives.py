@@ -1,7 +1,7 @@
 """EIPs that come and go, and come again with the same addresses: what users do all day, much faster.
 
 Each *slot* is one user: it creates an EIP, waits for it, lives with it for a while, deletes it, and begins again, on
-the same gateway or another, with an address of its own or whichever is free: that is mostly the one released last.
+the same gateway or another, with the address it had before or whichever is free: that is the one released last.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tests.chaos.cluster import SUBNET
 from tests.chaos.witness import ApiWitness
 
 FIXED = 0.4
-"""How many EIPs ask for an address of their own."""
+"""How many EIPs ask for the address that their user had before."""
 SAME_GATEWAY = 0.6
 EARLY = 0.1
 """How many EIPs are deleted before they are ready."""
@@ -40,12 +40,9 @@ GONE_SECONDS = 180.0
 
 @dataclass
 class _Slot:
-    number: int
     gateway: str
-
-    @property
-    def own_address(self) -> str:
-        return f"10.64.{128 + self.number // 250}.{1 + self.number % 250}"
+    address: str | None = None
+    """The last one it had."""
 
 
 class Lives:
@@ -91,7 +88,7 @@ class Lives:
 
     async def _all(self) -> None:
         async with KubernetesApi(self._server) as api:
-            slots = [_Slot(number, self._chance.choice(self._gateways)) for number in range(self._slots)]
+            slots = [_Slot(self._chance.choice(self._gateways)) for _ in range(self._slots)]
             await asyncio.gather(*(self._live(api, slot) for slot in slots))
 
     async def _live(self, api: KubernetesApi, slot: _Slot) -> None:
@@ -102,8 +99,8 @@ class Lives:
             if chance.random() >= SAME_GATEWAY:
                 slot.gateway = chance.choice(self._gateways)
             name = f"eip-{self.created}"
-            own = slot.own_address if chance.random() < FIXED else None
-            await api.create(EIPS, objects.eip(name, slot.gateway, v4ip=own, external_subnet=SUBNET))
+            address = slot.address if chance.random() < FIXED and not self._is_in_use(slot.address) else None
+            await api.create(EIPS, objects.eip(name, slot.gateway, v4ip=address, external_subnet=SUBNET))
             if chance.random() < EARLY:
                 await asyncio.sleep(chance.uniform(0, 1))
             else:
@@ -112,6 +109,7 @@ class Lives:
             if (self.created >= self._eips or self._hurry.is_set()) and chance.random() < 0.5:
                 await self._until(partial(self._is_ready, name), PATIENCE)
                 return
+            slot.address = self._witness.objects[name]["spec"].get("v4ip") or None
             await self._delete(api, name)
             if chance.random() >= AT_ONCE:
                 await asyncio.sleep(chance.uniform(*chance.choice(PAUSES)))
@@ -128,6 +126,9 @@ class Lives:
                 await asyncio.sleep(0.5)
         if not await self._until(lambda: name not in self._witness.objects, GONE_SECONDS):
             raise TimeoutError(f"EIP {name} is not gone {GONE_SECONDS:g} s after its deletion")
+
+    def _is_in_use(self, address: str | None) -> bool:
+        return any(item["spec"].get("v4ip") == address for item in list(self._witness.objects.values()))
 
     def _is_ready(self, name: str) -> bool:
         item = self._witness.objects.get(name)

@@ -118,12 +118,14 @@ def _ownerless(look: Callable[..., Owners], when: Callable[[], bool]) -> Callabl
 def _commit_in_two(commit: Callable[..., Difference], pause: float) -> Callable[..., Difference]:
     """The inventory first, and the work that follows from it a moment later."""
 
-    def commit_then_publish(inventory: Inventory, changes: Sequence[Change], version: int | None) -> Difference:
+    def commit_then_publish(
+        inventory: Inventory, changes: Sequence[Change], version: int | None, *, gap: bool = False
+    ) -> Difference:
         queue = inventory._work_queue
         later: list[Work] = []
         publish, queue.publish = queue.publish, lambda _pipe, work, *_, **__: later.append(work)  # type: ignore[method-assign]
         try:
-            result = commit(inventory, changes, version)
+            result = commit(inventory, changes, version, gap=gap)
         finally:
             queue.publish = publish  # type: ignore[method-assign]
         if later:

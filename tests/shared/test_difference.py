@@ -23,6 +23,7 @@ def eip(uid: str = "u1", *addresses: str, **fields: Any) -> EIP:
         "subnet": "",
         "namespace": "",
         "ready": True,
+        "placed": True,
         "terminating": False,
         "resource_version": 10,
         "created": 0.0,

@@ -100,5 +100,5 @@ def test_a_payload_edited_at_random_is_read_as_it_stands_or_rejected(
 
 
 def test_an_eip_is_the_same_after_a_journey() -> None:
-    eip = EIP("u1", "eip-1", "gw1", ("10.1.69.205", "fd00::5"), "", "kube-system", True, False, 12, 1000.5)
+    eip = EIP("u1", "eip-1", "gw1", ("10.1.69.205", "fd00::5"), "", "kube-system", True, True, False, 12, 1000.5)
     assert EIP.from_json(eip.to_json()) == EIP.from_json(eip.to_json().encode()) == eip
