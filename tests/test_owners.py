@@ -7,8 +7,9 @@ from collections.abc import Callable
 import pytest
 
 from sandbox.cluster import SandboxCluster
+from shared.models import Confirmation, Outcome
 from tests.absence import AbsenceWatch
-from tests.conftest import GATEWAY, Product
+from tests.conftest import GATEWAY, Product, release
 from tests.interposed import InterposedDriver
 from tests.waiting import eventually
 from workers import service
@@ -139,6 +140,30 @@ def test_a_terminating_owner_is_not_touched(leak: Callable[..., Product], cluste
     with watch(cluster) as absences:
         assert product.finish("old") == ["reassigned"]
         assert absences.stop() == []
+    assert ADDRESS in cluster.addresses(GATEWAY)
+
+
+def test_an_owner_that_waits_for_an_address_which_lives_elsewhere_is_not_given_it(
+    leak: Callable[..., Product], cluster: SandboxCluster
+) -> None:
+    product = leak()
+    assert product.finish("old") == ["reclaimed"]
+    cluster.add_gateway("gw-there")
+    cluster.create_eip("living", "gw-there", ADDRESS)
+    wish = cluster.create_eip("wish", GATEWAY, ADDRESS, wait_ready=False)
+    eventually(lambda: wish["metadata"]["uid"] in product.inventory().all(), "the producer to have seen it")
+    # Kube-OVN is not done yet, so nothing is to be confirmed; and who asks all the same is not believed.
+    assert product.records.find("wish") == []
+    confirmation = Confirmation(
+        **{**release(product, GATEWAY, ADDRESS).model_dump(exclude={"kind", "reason", "was_ready"}), "id": "confirm-1"}
+    )
+    product.work_queue.publish_now([confirmation], "published")
+    product.work_until(lambda: product.records.outcome("confirm-1"), "the confirmation")
+    assert product.records.outcome("confirm-1") == Outcome.REASSIGNED
+    assert ADDRESS not in cluster.addresses(GATEWAY)
+    cluster.delete_eip("living")
+    cluster.wait_ready("wish")
+    assert product.finish("wish") == ["reassigned"]
     assert ADDRESS in cluster.addresses(GATEWAY)
 
 

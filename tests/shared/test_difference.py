@@ -52,6 +52,14 @@ def test_a_new_eip_is_remembered() -> None:
     assert result.works == []
 
 
+def test_an_address_that_an_eip_asks_for_is_acquired_once_kube_ovn_has_put_it_on() -> None:
+    asking = eip("u1", A, ready=False, placed=False)
+    assert of([], Seen(asking)).acquired == []
+    placed = eip("u1", A, resource_version=11)
+    assert of([asking], Seen(placed)).acquired == [(placed, A)]
+    assert of([placed], Seen(eip("u1", A, resource_version=12, placed=False))).known["u1"].placed
+
+
 @pytest.mark.parametrize("reason", ["deleted", "missing"])
 def test_an_eip_that_goes_is_released_with_all_it_had(reason: Any) -> None:
     result = of([eip("u1", A, "fd00::5")], Gone("u1", reason))

@@ -50,6 +50,23 @@ def test_addresses_are_those_of_spec_and_status(
     assert read_eip(eip(spec=spec, status=status)).addresses == addresses
 
 
+@pytest.mark.parametrize(
+    ("spec", "status", "placed"),
+    [
+        ({}, {"ready": True}, True),
+        ({}, {"ready": False, "ip": "10.1.69.205"}, True),
+        ({"macAddress": "00:00:00:12:34:56"}, None, True),
+        ({"macAddress": ""}, {"ready": False, "ip": ""}, False),
+        ({}, None, False),
+    ],
+)
+def test_an_eip_is_placed_once_the_object_shows_what_is_written_after_eip_add(
+    spec: dict[str, Any], status: dict[str, Any] | None, placed: bool
+) -> None:
+    given = {"natGwDp": "gw1", "v4ip": "10.1.69.205", **spec}
+    assert read_eip({**EIP, "spec": given, "status": status}).placed is placed
+
+
 def test_an_eip_without_status_is_not_ready() -> None:
     assert not read_eip({**EIP, "status": None}).ready
     assert not read_eip(eip(status={"ready": "true"})).ready

@@ -1,0 +1,109 @@
+"""A worker that can be caught at an exact place of a job's life: `python -m tests.chaos.held DIRECTORY NAME PLACE`.
+
+Where a file DIRECTORY/<job id> exists, the worker leaves a file DIRECTORY/<job id>.NAME when it comes to the place
+with that job, and does not go on until the first file is gone. It touches DIRECTORY/waiting.NAME when it waits for a
+job, and DIRECTORY/promoted.NAME whenever it has looked for due retries. In all else it is the product's own worker.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import workers.worker
+from shared.kube.api import KubeApi
+from shared.log import configure
+from shared.settings import Settings, load_settings
+from tests.interposed import InterposedDriver
+from workers import service
+from workers.recovery import Recovery
+from workers.worker import ReclaimWorker
+
+if TYPE_CHECKING:
+    from rq import Queue
+    from rq.job import Job
+
+    from workers.gateways.interface import Driver
+    from workers.jobs import ReclaimJob
+
+PLACES = ("taken", "registered", "looked", "nowhere")
+"""Off the queue, and nothing else done; in RQ's registry of started jobs, and not started; having looked at the
+gateway, and about to change it; not held at all."""
+
+
+class Hold:
+    """Keeps this process at one place."""
+
+    def __init__(self, directory: Path, name: str, place: str) -> None:
+        assert place in PLACES
+        self._directory = directory
+        self._name = name
+        self._place = place
+        self._starter = os.getppid()
+        self.job = ""
+        """Id of the job in hand."""
+
+    def at(self, place: str) -> None:
+        """Stay here for as long as the job's file says so, or until whoever started us is gone."""
+        hold = self._directory / self.job
+        if place != self._place or not hold.exists():
+            return
+        self.note(self.job)
+        while hold.exists() and os.getppid() == self._starter:
+            time.sleep(0.005)
+
+    def note(self, what: str) -> None:
+        """Say that this process did something, now."""
+        (self._directory / f"{what}.{self._name}").touch()
+
+
+class HeldWorker(ReclaimWorker):
+    hold: Hold
+
+    def dequeue_job_and_maintain_ttl(
+        self, timeout: int | None, max_idle_time: int | None = None
+    ) -> tuple[Job, Queue] | None:
+        self.hold.note("waiting")
+        return super().dequeue_job_and_maintain_ttl(timeout, max_idle_time)
+
+    def execute_job(self, job: ReclaimJob, queue: Queue) -> None:  # type: ignore[override]
+        self.hold.job = job.id
+        self.hold.at("taken")
+        super().execute_job(job, queue)
+
+    def prepare_job_execution(self, job: Job, remove_from_intermediate_queue: bool = False) -> None:
+        self.hold.at("registered")
+        super().prepare_job_execution(job, remove_from_intermediate_queue)
+
+
+class NotingRecovery(Recovery):
+    hold: Hold
+
+    def promote_due(self) -> int:
+        promoted = super().promote_due()
+        self.hold.note("promoted")
+        return promoted
+
+
+def main() -> None:
+    """Work until told to end, or killed."""
+    hold = HeldWorker.hold = NotingRecovery.hold = Hold(Path(sys.argv[1]), *sys.argv[2:])
+    opened = service.open_driver
+
+    def open_driver(settings: Settings, api: KubeApi) -> Driver:
+        return InterposedDriver(opened(settings, api), lambda: hold.at("looked"))
+
+    replaced: Any = service
+    replaced.open_driver, replaced.ReclaimWorker = open_driver, HeldWorker
+    replaced = workers.worker
+    replaced.Recovery = NotingRecovery
+    settings = load_settings()
+    configure(settings)
+    service.run(settings)
+
+
+if __name__ == "__main__":
+    main()
