@@ -23,8 +23,10 @@ from workers.jobs import ReclaimJob
 
 log = get_logger(__name__)
 
-STRANDED_SECONDS = 15.0
+STRANDED_SECONDS = 5.0
 """A job that was taken off the queue so long ago without being started has lost its worker in between."""
+LOCKLESS_SECONDS = 1.5
+"""A job that runs for so long while nobody has its gateway's lock has lost its worker, and the worker its lock."""
 ORPHANED_SECONDS = 60.0
 """A job that should be queued for so long, and is in no list, was lost with a worker."""
 BATCH = 500
@@ -66,6 +68,7 @@ class Recovery:
         self._requeue = redis.register_script(_REQUEUE)
         self._forget_if_empty = redis.register_script(_FORGET_IF_EMPTY)
         self._stranded_since: dict[str, float] = {}
+        self._lockless_since: dict[str, float] = {}
 
     def promote_due(self) -> int:
         """Queue the jobs whose time has come; how many."""
@@ -82,15 +85,23 @@ class Recovery:
     def take_abandoned(self) -> list[ReclaimJob]:
         """Take jobs out of the started registry whose worker stopped answering; the jobs, still unqueued."""
         abandoned = []
+        lockless = set()
         for queue in self._queues:
             registry = queue.started_job_registry
-            expired: list[bytes] = self._redis.zrangebyscore(registry.key, 0, time.time())  # type: ignore[assignment]
-            for entry in expired:
+            entries: list[tuple[bytes, float]] = self._redis.zrange(registry.key, 0, -1, withscores=True)  # type: ignore[assignment]
+            for name, expires in entries:
+                entry = name.decode()
+                job_id = registry.parse_job_id(entry)
+                if not self._is_locked(job_id):
+                    lockless.add(entry)
+                if expires > time.time() and not self._lost_its_lock(entry, lockless):
+                    continue
                 if not self._redis.zrem(registry.key, entry):
                     continue
-                job = self._job(registry.parse_job_id(entry.decode()))
+                job = self._job(job_id)
                 if job is not None and job.get_status(refresh=False) == JobStatus.STARTED:
                     abandoned.append(job)
+        self._lockless_since = {entry: at for entry, at in self._lockless_since.items() if entry in lockless}
         return abandoned
 
     def requeue_stranded(self) -> None:
@@ -141,6 +152,16 @@ class Recovery:
         if all(self._redis.lpos(key, job.id) is None for key in lists):
             log.warning("job queued again, it was in no list", job=job.id)
             queue.push_job_id(job.id)
+
+    def _is_locked(self, job_id: str) -> bool:
+        """Whether somebody has the gateway that a job is about; where it is about none, its time tells alone."""
+        gateway = self._work_queue.records.fields(job_id).get("gateway")
+        return gateway is None or bool(self._redis.exists(self._work_queue.keys.lock(gateway)))
+
+    def _lost_its_lock(self, entry: str, lockless: set[str]) -> bool:
+        """Whether a started job has been without a lock at each look for a while: for moments it always is."""
+        now = time.monotonic()
+        return entry in lockless and now - self._lockless_since.setdefault(entry, now) >= LOCKLESS_SECONDS
 
     def _started(self, queue: Queue) -> list[str]:
         entries: list[bytes] = self._redis.zrange(queue.started_job_registry.key, 0, -1)  # type: ignore[assignment]

@@ -1,7 +1,7 @@
 """The RQ worker: takes jobs, lets the `Reclaimer` do them, and decides what becomes of what did not end in an outcome.
 
 It runs jobs in its own process, with warm connections: a job is a few requests and netlink messages long. A worker
-that dies in the middle of one is noticed when the job's time is up, and another one takes the job over.
+that dies in the middle of one is noticed when its gateway's lock has run out, and another one takes the job over.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ log = get_logger(__name__)
 WAIT_SECONDS = 1
 """How late a worker without a job ends when it is told to."""
 RECONNECT_SECONDS = 1.0
-MAINTENANCE_SECONDS = 5
+MAINTENANCE_SECONDS = 2
 DUE_SECONDS = 0.25
 """How late a due retry is at most, while any worker lives."""
 OVERTIME_SECONDS = 5

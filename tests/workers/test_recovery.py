@@ -13,6 +13,7 @@ from shared.models import Outcome, parse_work
 from shared.queue import WorkQueue
 from tests.payloads import release
 from workers import recovery
+from workers.lock import GatewayLock
 from workers.recovery import Recovery
 
 pytestmark = pytest.mark.server
@@ -106,6 +107,30 @@ def test_a_job_whose_worker_died_is_taken_once(work_queue: WorkQueue, recoveries
     job = published(work_queue)
     work_queue.queue.remove(job)
     start(work_queue, job, -1)
+    assert [taken.id for taken in recoveries.take_abandoned()] == ["release-u1"]
+    assert recoveries.take_abandoned() == []
+
+
+def test_a_job_whose_gateway_nobody_has_locked_for_a_while_is_taken(
+    work_queue: WorkQueue, recoveries: Recovery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recovery, "LOCKLESS_SECONDS", 0.1)
+    job = published(work_queue)
+    work_queue.queue.remove(job)
+    start(work_queue, job, 60)
+    lock = GatewayLock.try_acquire(work_queue.redis, work_queue.keys, "gw1", 30)
+    assert lock is not None
+    assert recoveries.take_abandoned() == []
+    time.sleep(0.15)
+    assert recoveries.take_abandoned() == []
+    lock.release()
+    # For a moment, every job is without.
+    assert recoveries.take_abandoned() == []
+    assert GatewayLock.try_acquire(work_queue.redis, work_queue.keys, "gw1", 0.05) is not None
+    assert recoveries.take_abandoned() == []
+    time.sleep(0.15)
+    assert recoveries.take_abandoned() == []
+    time.sleep(0.15)
     assert [taken.id for taken in recoveries.take_abandoned()] == ["release-u1"]
     assert recoveries.take_abandoned() == []
 
