@@ -2,15 +2,25 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+INSIDE := $(BIN)/python -m sandbox.privileges --
 
-.PHONY: demo test lint types format lock clean
+.PHONY: demo test chaos soak recovery lint types format lock clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/run  ## the main job, played on this machine; ARGS=--json for scripts
 	@$(BIN)/python -m cli demo $(ARGS)
 
 test: $(VENV)/dev  ## all tests; namespaces are made as root or in a user namespace
-	$(BIN)/python -m sandbox.privileges -- $(BIN)/python -m pytest $(TESTS)
+	$(INSIDE) $(BIN)/python -m pytest $(TESTS)
+
+chaos: $(VENV)/dev  ## the product under every fault we know: EIPS=10000 GATEWAYS=20 MINUTES=30 SEED=1
+	$(INSIDE) $(BIN)/python -m tests.chaos $(ARGS)
+
+soak: $(VENV)/dev  ## the product at a steady rate, and whether anything grows: MINUTES=30 RATE=5
+	$(INSIDE) $(BIN)/python -m tests.chaos.soak $(ARGS)
+
+recovery: $(VENV)/dev  ## how soon the work of killed workers goes on: KILLS=20
+	$(INSIDE) $(BIN)/python -m tests.chaos.recovery $(ARGS)
 
 lint: $(VENV)/dev  ## style, as CI checks it
 	$(BIN)/ruff check .

@@ -60,19 +60,24 @@ class Reclaimer:
                 "Nothing was done. Give each cluster a Redis database, or a key prefix and queue, of its own."
             )
         with bound_contextvars(work=work.id, gateway=work.gateway):
-            # Only finished work has an outcome; what failed is decided anew, however late it is replayed.
-            outcome = self._work_queue.records.outcome(work.id)
-            if outcome is not None:
-                return Result(outcome, {"why": "taken over by another job of the gateway"})
+            done = self._taken_over(work)
+            if done is not None:
+                return done
             lock = GatewayLock.try_acquire(
                 self._redis, self._keys, work.gateway, self._settings.lock_lifetime, self._worker
             )
             if lock is None:
                 raise NotNowError("another worker has the gateway", self._settings.busy_pause)
             try:
-                return self._work_off(work, pods_done, lock)
+                # Asked again: who had the gateway until now may have done it since.
+                return self._taken_over(work) or self._work_off(work, pods_done, lock)
             finally:
                 lock.release()
+
+    def _taken_over(self, work: Work) -> Result | None:
+        """How the work ended already. Only finished work has an outcome: what failed is decided anew when replayed."""
+        outcome = self._work_queue.records.outcome(work.id)
+        return None if outcome is None else Result(outcome, {"why": "taken over by another job of the gateway"})
 
     def _work_off(self, work: Work, pods_done: Collection[str], lock: GatewayLock) -> Result:
         own: Answer | None = None

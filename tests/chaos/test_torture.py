@@ -1,0 +1,46 @@
+"""A short torture keeps every promise, and the referee catches a product that lacks one of its safeguards."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.chaos import judge as referee
+from tests.chaos.script import WEIGHTS, Kind
+from tests.chaos.torture import Plan, torture
+
+pytestmark = [pytest.mark.kernel, pytest.mark.server, pytest.mark.timeout(900)]
+
+RACES = (
+    "created again on the same gateway before the leak was mended",
+    "live on another gateway while it leaked here",
+    "put back by a worker",
+)
+"""Those that every run really meets; the report of a longer one counts the others too."""
+
+
+def test_a_short_torture_breaks_no_promise(tmp_path: Path) -> None:
+    verdict, facts = torture(Plan(seed=5, eips=500, gateways=10, minutes=2, pause=2.5), tmp_path)
+    assert verdict.violations == []
+    assert facts["eips"]["created"] == 500
+    assert set(WEIGHTS) <= set(facts["faults"])
+    assert all(verdict.races[race] > 0 for race in RACES), verdict.races
+    assert (tmp_path / "report.html").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(
+    ("without", "kinds", "named"),
+    [
+        ("owner-check", ("watches cut",), referee.TAKEN),
+        ("second-look", ("all producers stopped",), referee.ABSENT),
+        ("lock", ("watches cut",), referee.OVERLAP),
+        ("transaction", ("producer killed",), referee.LOST),
+    ],
+)
+def test_the_referee_catches_a_product_without(
+    without: str, kinds: tuple[Kind, ...], named: str, tmp_path: Path
+) -> None:
+    plan = Plan(seed=1, eips=150, gateways=5, minutes=0.6, pause=1.5, kinds=kinds, without=without)
+    verdict, _ = torture(plan, tmp_path)
+    assert named in {violation.kind for violation in verdict.violations}

@@ -1,0 +1,78 @@
+"""One job, one outcome: also when another worker takes the job's work over at the last moment."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, cast
+
+import pytest
+
+from shared.models import Outcome, Work, parse_work
+from shared.queue import WorkQueue
+from shared.settings import Settings
+from tests.payloads import release
+from workers.lock import GatewayLock
+from workers.reclaimer import Reclaimer
+from workers.round import Result, Round
+
+pytestmark = pytest.mark.server
+
+WORK = parse_work(release())
+
+
+class Counted:
+    """A round that finds nothing to do, and says how often it was asked."""
+
+    def __init__(self) -> None:
+        self.rounds = 0
+
+    def work_off(self, _gateway: str, works: list[Work], fence: Callable[[], None], _pods: Any) -> dict[str, Result]:
+        fence()
+        self.rounds += 1
+        return {work.id: Result(Outcome.ALREADY_ABSENT) for work in works}
+
+
+@pytest.fixture
+def rounds() -> Counted:
+    return Counted()
+
+
+@pytest.fixture
+def reclaimer(work_queue: WorkQueue, settings: Settings, rounds: Counted) -> Reclaimer:
+    return Reclaimer(work_queue, cast("Round", rounds), settings, WORK.cluster, "w1")
+
+
+def outcomes(work_queue: WorkQueue) -> list[str]:
+    return [event["outcome"] for event in work_queue.records.events(WORK.id) if event["event"] == "outcome"]
+
+
+def conclude(work_queue: WorkQueue) -> None:
+    with work_queue.redis.pipeline() as pipe:
+        work_queue.records.close(pipe, WORK, Outcome.RECLAIMED)
+        pipe.hdel(work_queue.keys.pending(WORK.gateway), WORK.id)
+        pipe.execute()
+
+
+def test_a_job_does_its_work_once(work_queue: WorkQueue, reclaimer: Reclaimer, rounds: Counted) -> None:
+    work_queue.publish_now([WORK], "published")
+    assert reclaimer.run(WORK).outcome is Outcome.ALREADY_ABSENT
+    assert reclaimer.run(WORK).outcome is Outcome.ALREADY_ABSENT
+    assert rounds.rounds == 1
+    assert outcomes(work_queue) == ["already_absent"]
+
+
+def test_work_that_is_done_right_before_the_lock_is_free_is_not_done_again(
+    work_queue: WorkQueue, reclaimer: Reclaimer, rounds: Counted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work_queue.publish_now([WORK], "published")
+    acquire = GatewayLock.try_acquire
+
+    def acquire_late(*args: Any, **kwargs: Any) -> GatewayLock | None:
+        conclude(work_queue)
+        return acquire(*args, **kwargs)
+
+    monkeypatch.setattr(GatewayLock, "try_acquire", acquire_late)
+    assert reclaimer.run(WORK).outcome is Outcome.RECLAIMED
+    assert rounds.rounds == 0
+    assert outcomes(work_queue) == ["reclaimed"]
+    assert not work_queue.redis.exists(work_queue.keys.lock(WORK.gateway))
