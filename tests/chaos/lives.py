@@ -31,7 +31,7 @@ AT_ONCE = 0.3
 """How many are created again without a pause."""
 PAUSES = ((0, 0.6), (0, 3))
 """Seconds that the others wait: while the release is worked on, or mostly longer."""
-LIFE_SECONDS = (0.3, 8.0)
+LIFE_SECONDS = (0.3, 6.0)
 PATIENCE = 30.0
 """Seconds after which an EIP that does not become ready is deleted, as a user would."""
 GONE_SECONDS = 180.0
