@@ -179,7 +179,7 @@ class Inventory:
         """Publish an audit of each gateway, unless another producer has; what was published.
 
         Args:
-            gateways: their names. One whose last audit is pending still is left out.
+            gateways: their names. One whose last audit is pending still is not due by time alone.
             interval: as in `audit_due`.
         """
         now = time.time()
@@ -199,7 +199,7 @@ class Inventory:
                     reason=reason,
                 )
                 for gateway in gateways
-                if not self._is_being_audited(pipe, gateway)
+                if reason == "gap" or not self._is_being_audited(pipe, gateway)
             ]
             pipe.multi()
             pipe.delete(self._keys.gap)

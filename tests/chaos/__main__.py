@@ -26,6 +26,7 @@ def main() -> int:
         value = os.environ.get(name.upper(), default)
         parser.add_argument(f"--{name}", type=float if name == "minutes" else int, default=value, help=what)
     parser.add_argument("--pause", type=float, default=4.0, help="mean seconds between two faults")
+    parser.add_argument("--slow", type=float, default=0.2, help="how many acts of workers begin late, of 1")
     parser.add_argument(
         "--only", nargs="+", choices=WEIGHTS, default=tuple(WEIGHTS), metavar="FAULT", help="let only these strike"
     )
@@ -42,6 +43,7 @@ def main() -> int:
         minutes=arguments.minutes,
         pause=arguments.pause,
         kinds=tuple(arguments.only),
+        slow=arguments.slow,
         without=arguments.without,
     )
     verdict, facts = torture(plan, arguments.report, keep=arguments.keep)

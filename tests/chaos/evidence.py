@@ -92,6 +92,7 @@ class Work:
     gateway: str
     seen: float
     """When a producer saw what it is about."""
+    reason: str
     outcomes: list[str]
     reclaimed_at: list[float]
     failed: str | None = None

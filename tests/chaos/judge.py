@@ -326,7 +326,7 @@ class _Judge:
         accounted = set()
         audited: dict[str, float] = defaultdict(float)
         for work in self._evidence.works:
-            if "audited" in work.outcomes:
+            if work.reason == "gap" and "audited" in work.outcomes:
                 audited[work.gateway] = max(audited[work.gateway], work.seen)
             if work.uid and (work.outcomes or work.failed or work.pending):
                 accounted.add(work.uid)

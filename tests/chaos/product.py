@@ -1,7 +1,7 @@
 """The product's processes as the torture runs them: `python -m tests.chaos.product producer|worker DIRECTORY`.
 
 A producer is just that. A worker notes in DIRECTORY/acts-N.jsonl, where N is CHAOS_PROCESS, when it had a gateway open
-and when it changed it, and is slow now and then between its look and its act, so that races are really run.
+and when it changed it, and is slow between its look and its act, as often as CHAOS_SLOW says, so that races are really run.
 CHAOS_WITHOUT switches one of the product's safeguards off, to see that the referee notices.
 """
 
@@ -31,9 +31,8 @@ from workers.cluster import Cluster, Owners
 from workers.gateways.interface import Driver, Fence, Gateway, GatewayPod, Snapshot, Step
 from workers.lock import GatewayLock
 
-SLOW = 0.2
-"""How many acts begin late, and by how many seconds at least and at most."""
 SLOW_SECONDS = (0.2, 0.8)
+"""How late an act begins that is slow."""
 _numbers = itertools.count()
 """Over all drivers of this process: a worker that starts again has a new one."""
 MUTATIONS = ("owner-check", "second-look", "lock", "transaction")
@@ -47,6 +46,7 @@ class WitnessedDriver:
         self.changed = False
         """Whether the gateway that was opened last was changed."""
         self._driver = driver
+        self.slow = float(os.environ["CHAOS_SLOW"])
         # Not the process id: those come again.
         self._process = int(os.environ["CHAOS_PROCESS"])
         self._notes = (directory / f"acts-{self._process}.jsonl").open("a", buffering=1)
@@ -81,7 +81,7 @@ class _WitnessedGateway:
     def carry_out(self, steps: Sequence[Step], fence: Fence) -> None:
         if not steps:
             return
-        if not self._driver.changed and random.random() < SLOW:
+        if not self._driver.changed and random.random() < self._driver.slow:
             time.sleep(random.uniform(*SLOW_SECONDS))
 
         def passed() -> None:

@@ -42,11 +42,11 @@ def removal() -> Act:
 
 
 def reclaimed(uid: str, *at: float) -> Work:
-    return Work(uid, uid, GATEWAY, seen=20.1, outcomes=["reclaimed"] * len(at), reclaimed_at=list(at))
+    return Work(uid, uid, GATEWAY, seen=20.1, reason="deleted", outcomes=["reclaimed"] * len(at), reclaimed_at=list(at))
 
 
 def audit(seen: float, gateway: str = GATEWAY) -> Work:
-    return Work("audit", None, gateway, seen, outcomes=["audited"], reclaimed_at=[])
+    return Work("audit", None, gateway, seen, "gap", outcomes=["audited"], reclaimed_at=[])
 
 
 def evidence(lives: list[Life], changes: list[Change], acts: list[Act], works: list[Work]) -> Evidence:
@@ -290,7 +290,9 @@ def test_an_owner_without_its_address_at_the_end_is_named_where_kube_ovn_had_put
 
 @pytest.mark.parametrize("left", [{"failed": "no active pod"}, {"pending": True}])
 def test_work_that_failed_or_waits_still_is_unfinished_but_not_lost(left: dict[str, Any]) -> None:
-    assert named(replace(healthy(), works=[Work("a", "a", GATEWAY, 20.1, [], [], **left)])) == [referee.UNFINISHED]
+    assert named(replace(healthy(), works=[Work("a", "a", GATEWAY, 20.1, "deleted", [], [], **left)])) == [
+        referee.UNFINISHED
+    ]
 
 
 def test_an_address_that_came_after_its_owner_had_gone_is_leaked_from_then_on() -> None:
@@ -357,6 +359,12 @@ def test_an_address_that_comes_from_nowhere_is_named() -> None:
     seen = healthy()
     seen.changes.append(Change(15, TWIN, "10.64.1.2", added=True))
     assert referee.LOCKLESS in named(seen)
+
+
+def test_a_periodic_audit_accounts_for_no_release() -> None:
+    seen = evidence([eip("a", placed=10, visible=11, gone=20)], [on(9.9), off(REMOVED)], [removal()], [audit(21)])
+    seen.works[0].reason = "periodic"
+    assert named(seen) == [referee.LOST]
 
 
 def test_an_audit_that_was_replayed_accounts_for_what_it_audited() -> None:

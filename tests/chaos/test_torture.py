@@ -41,6 +41,6 @@ def test_a_short_torture_breaks_no_promise(tmp_path: Path) -> None:
 def test_the_referee_catches_a_product_without(
     without: str, kinds: tuple[Kind, ...], named: str, tmp_path: Path
 ) -> None:
-    plan = Plan(seed=1, eips=150, gateways=5, minutes=0.6, pause=1.5, kinds=kinds, without=without)
+    plan = Plan(seed=1, eips=150, gateways=5, minutes=0.6, pause=1.5, kinds=kinds, slow=1.0, without=without)
     verdict, _ = torture(plan, tmp_path)
     assert named in {violation.kind for violation in verdict.violations}

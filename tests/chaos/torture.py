@@ -28,13 +28,16 @@ class Plan:
     """Mean seconds between two faults."""
     kinds: tuple[Kind, ...] = tuple(WEIGHTS)
     """Only these faults strike."""
+    slow: float = 0.2
+    """How many acts of workers begin late."""
     without: str = ""
     """A safeguard of the product that is switched off."""
 
     @property
     def sizes(self) -> Sizes:
         """What is started."""
-        return Sizes(self.eips, self.gateways, slots=self.gateways * SLOTS_PER_GATEWAY, without=self.without)
+        slots = self.gateways * SLOTS_PER_GATEWAY
+        return Sizes(self.eips, self.gateways, slots=slots, slow=self.slow, without=self.without)
 
     @property
     def faults(self) -> list[Fault]:

@@ -311,6 +311,7 @@ def works(redis: Redis, prefix: str = "eip-reclaimer", queue: str = "eip-reclaim
                 uid=payload.get("uid"),
                 gateway=str(payload.get("gateway")),
                 seen=float(payload.get("seen_at") or 0),
+                reason=str(payload.get("reason")),
                 outcomes=[event["outcome"] for event in ended],
                 reclaimed_at=[event["at"] for event in ended if event["outcome"] == "reclaimed"],
                 failed=(reasons or ["without a reason"])[-1] if work_id in failed else None,

@@ -70,6 +70,8 @@ class Sizes:
     producers: int = 3
     workers: int = 6
     slots: int = 60
+    slow: float = 0.2
+    """How many acts of workers begin late, so that races are really run."""
     without: str = ""
     """A safeguard of the product that is switched off."""
 
@@ -204,6 +206,7 @@ class World:
                 **SETTINGS,
             ),
             "CHAOS_WITHOUT": self._sizes.without,
+            "CHAOS_SLOW": str(self._sizes.slow),
         }
         for number in range(self._sizes.gateways):
             name = f"gw-{number}"
