@@ -66,7 +66,13 @@ class Lives:
 
     @property
     def over(self) -> bool:
-        """Whether all of them have lived."""
+        """Whether all of them have lived.
+
+        Raises:
+            BaseException: what ended a slot.
+        """
+        if self.failure is not None:
+            raise self.failure
         return not self._thread.is_alive()
 
     def stop(self) -> None:
@@ -109,7 +115,7 @@ class Lives:
             if (self.created >= self._eips or self._hurry.is_set()) and chance.random() < 0.5:
                 await self._until(partial(self._is_ready, name), PATIENCE)
                 return
-            slot.address = self._witness.objects[name]["spec"].get("v4ip") or None
+            slot.address = self._address_of(name)
             await self._delete(api, name)
             if chance.random() >= AT_ONCE:
                 await asyncio.sleep(chance.uniform(*chance.choice(PAUSES)))
@@ -126,6 +132,10 @@ class Lives:
                 await asyncio.sleep(0.5)
         if not await self._until(lambda: name not in self._witness.objects, GONE_SECONDS):
             raise TimeoutError(f"EIP {name} is not gone {GONE_SECONDS:g} s after its deletion")
+
+    def _address_of(self, name: str) -> str | None:
+        item = self._witness.objects.get(name)
+        return (item["spec"].get("v4ip") or None) if item else None
 
     def _is_in_use(self, address: str | None) -> bool:
         return any(item["spec"].get("v4ip") == address for item in list(self._witness.objects.values()))

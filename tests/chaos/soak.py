@@ -2,8 +2,9 @@
 
 Producers, workers with either driver, Kube-OVN's controller with its bug, and EIPs that come and go at a steady rate.
 Every few seconds it is looked how much memory, how many descriptors, sockets, threads and namespaces the product's
-processes have, and how many keys of each kind are in Redis. After a warm-up none of it may grow. So that finished
-history must have stopped growing by then, it is kept for a few minutes instead of the days that are the default.
+processes have, and how many keys of each kind are in Redis. After a warm-up none of it may grow. What is kept of
+finished releases must have stopped growing by then, so Redis keeps it for a few minutes instead of the days that are
+the default, and producers (`tests.chaos.forgetful`) remember the last few hundred instead of thousands.
 
 DIR/soak.json has every sample, DIR/soak.svg shows them. The exit status is 1 when something grows, or when a release
 came to no end.
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from sandbox.processes import Process
+from tests.chaos.forgetful import REMEMBERED_WORKS
 from tests.chaos.growth import TOLERANCES, WARM_UP, WINDOW, growing
 from tests.chaos.measuring import MeasuredStage, machine, prepare, write_json
 from tests.chaos.samples import Logs, Samples, of_processes, of_redis
@@ -92,7 +94,7 @@ class Soak:
             "so far": {
                 "EIPs created": self.lives.created,
                 "EIPs deleted": self.lives.deleted,
-                **{f"releases {outcome}": count for outcome, count in sorted(self.logs.outcomes.items())},
+                **{f"outcome {outcome}": count for outcome, count in sorted(self.logs.outcomes.items())},
             },
         }
 
@@ -110,7 +112,7 @@ class Soak:
 
     def _producers(self) -> list[Process]:
         names = [f"producer {number}" for number in range(PRODUCERS)]
-        return self._started([self._stage.launch(name, "cli", "producer") for name in names])
+        return self._started([self._stage.launch(name, "tests.chaos.forgetful") for name in names])
 
     def _workers(self) -> list[Process]:
         names = {f"worker {number}, {driver}": driver for number, driver in enumerate(DRIVERS)}
@@ -162,7 +164,7 @@ def main() -> int:
             "gateways": GATEWAYS,
             "producers": PRODUCERS,
             "workers": DRIVERS,
-            "product": {**settings, "all others": "defaults"},
+            "product": {**settings, "works a producer remembers": REMEMBERED_WORKS, "all others": "defaults"},
             "seconds between samples": SAMPLE_SECONDS,
             "share of the time that is warm-up": round(WARM_UP, 3),
             "share of the rest that medians are of": WINDOW,

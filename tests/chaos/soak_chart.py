@@ -41,7 +41,9 @@ def draw(file: Path, samples: Samples) -> None:
 def _panel(axes: Axes, samples: Samples, title: str, kinds: tuple[str, ...], scale: str) -> None:
     minutes = [seconds / 60 for seconds in samples.seconds]
     for line, kind in zip(LINES, kinds, strict=False):
-        for number, (name, values) in enumerate(sorted(samples.series.get(kind, {}).items())):
+        # What there is but one of says nothing in a picture.
+        shown = {name: values for name, values in samples.series.get(kind, {}).items() if max(values) > 1}
+        for number, (name, values) in enumerate(sorted(shown.items())):
             label = name if len(kinds) == 1 else f"{name}: {kind}"
             style = line if len(kinds) > 1 else LINES[number // COLOURS % len(LINES)]
             axes.plot(minutes, values, style, color=f"C{number % COLOURS}", linewidth=0.9, label=label)

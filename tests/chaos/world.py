@@ -159,7 +159,7 @@ class World:
             if fault.kind == "redis rolled back":
                 self._at(began + max(0.0, fault.at - fault.detail), lambda fault=fault: self._copy(fault))  # type: ignore[misc]
         lives.start()
-        while self._agenda or not lives.over:
+        while not lives.over or self._agenda:
             self._tick()
         quiet = time.time()
         while time.time() < quiet + QUIET_SECONDS and not self._calm():
