@@ -8,16 +8,20 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
 
+import psutil
 import pytest
 
 from sandbox import privileges
 from sandbox.netns import NetworkNamespace
 from sandbox.privileges import UNABLE, is_privileged, privileged_command
 from sandbox.processes import ROOT, Process
+from sandbox.redis_server import free_port
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.kernel
@@ -59,6 +63,28 @@ def test_a_cluster_in_a_process_is_as_its_command_line_says_and_goes_with_it(sta
         process.stop()
         assert process.status == 0
     assert not state.exists()
+
+
+def test_the_sandbox_listens_on_the_loopback_only(state: Path, tmp_path: Path) -> None:
+    with (
+        Process("sandbox", tmp_path / "log", "sandbox", "--state", str(state), "--gateway", "gw1") as cluster,
+        Process("redis", tmp_path / "log", "sandbox.redis_server", str(free_port()), str(tmp_path / "redis")) as redis,
+    ):
+        map_of(state)
+        for process in (cluster, redis):
+            listened_on = eventually(partial(sockets, process), f"{process.name} to listen")
+            assert all(ip_address(ip).is_loopback for ip in listened_on)
+
+
+def sockets(process: Process) -> list[str]:
+    """The addresses that a process and those it started listen on."""
+    top = psutil.Process(process.pid)
+    return [
+        each.laddr.ip
+        for one in (top, *top.children(recursive=True))
+        for each in one.net_connections("inet")
+        if each.status == psutil.CONN_LISTEN
+    ]
 
 
 def test_a_cluster_that_is_killed_takes_its_processes_along(state: Path, tmp_path: Path) -> None:
