@@ -14,11 +14,11 @@ import random
 import time
 from typing import TYPE_CHECKING
 
+from producer.audits import Audits
 from producer.events import change_of, uid_of
 from shared.difference import difference, gone_from_list
-from shared.errors import MalformedObjectError, TransientError
-from shared.kube.api import EIPS, GATEWAYS
-from shared.kube.objects import read_gateway
+from shared.errors import TransientError
+from shared.kube.api import EIPS
 from shared.log import get_logger
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class Lists:
         self._memory = memory
         self._brake = brake
         self._recheck = settings.brake_recheck
-        self._audit_interval = settings.audit_interval
+        self._audits = Audits(api, inventory, settings.audit_interval)
         self._checked = float("-inf")
         """When that was done last, on the monotonic clock."""
 
@@ -86,7 +86,7 @@ class Lists:
         # Before the list: what another producer holds back after it may not be settled by it.
         held = self._brake.held()
         if not held:
-            self._audit_if_due()
+            self._memory.remember([*self._audits.publish_if_due()])
             return
         known, changes, _ = self._list()
         of_held = [change for change in changes if change.uid in held]
@@ -157,18 +157,3 @@ class Lists:
     def _engage_brake(self, reason: str, held: set[str], known: int, then: str) -> None:
         self._brake.engage(reason, held, known)
         log.error("brake engaged", reason=reason, held_back=len(held), then=then)
-
-    def _audit_if_due(self) -> None:
-        if self._inventory.audit_due(self._audit_interval) is None:
-            return
-        items, _ = self._api.list_objects(GATEWAYS)
-        gateways = []
-        for item in items:
-            try:
-                gateways.append(read_gateway(item).name)
-            except MalformedObjectError as error:
-                log.error("gateway cannot be read, not audited", reason=str(error))
-        audits = self._inventory.publish_audits(gateways, self._audit_interval)
-        self._memory.remember([*audits])
-        if audits:
-            log.info("auditing gateways", gateways=len(audits), why=audits[0].reason)

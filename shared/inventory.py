@@ -12,15 +12,14 @@ from __future__ import annotations
 
 import json
 import time
-from hashlib import sha256
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from redis.exceptions import WatchError
 
 from shared.difference import Difference, difference
 from shared.errors import ReclaimerError, WrongClusterError
-from shared.models import EIP, Audit, Confirmation
+from shared.models import EIP, Confirmation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -55,12 +54,14 @@ class Inventory:
     def __init__(
         self, work_queue: WorkQueue, cluster: str, producer: str, at_step: Callable[[str], None] = _nothing
     ) -> None:
-        self._work_queue = work_queue
+        self.work_queue = work_queue
+        """Where the work that follows is published."""
         self._redis = work_queue.redis
         self._keys = work_queue.keys
         self.cluster = cluster
         """UID of the cluster whose EIPs these are."""
-        self._producer = producer
+        self.producer = producer
+        """Who commits."""
         self._at_step = at_step
         self._marks: set[str | None] = {None}
         """Which of our marks Redis may hold now: until an answer is here, the new one or the one before."""
@@ -72,7 +73,7 @@ class Inventory:
             WrongClusterError: it is another cluster's.
         """
         self._redis.set(self._keys.cluster, self.cluster, nx=True)
-        check_cluster(self._redis, self._work_queue, self.cluster)
+        check_cluster(self._redis, self.work_queue, self.cluster)
         self._forget_dead_producers()
 
     def expect_cluster(self, uid: str) -> None:
@@ -160,67 +161,12 @@ class Inventory:
                     for uid in uids:
                         self._replace(pipe, uid, stale.get(uid), None if uid in released else known.get(uid))
                     for work in lost:
-                        self._work_queue.publish(pipe, work, "published again", why="Redis came back older")
+                        self.work_queue.publish(pipe, work, "published again", why="Redis came back older")
                     pipe.execute()
                 except WatchError:
                     continue
             self._marks = {self._stored_mark(self._redis)}
             return lost
-
-    def audit_due(self, interval: float) -> Literal["gap", "periodic"] | None:
-        """Why every gateway is to be audited now; None when that is not due.
-
-        Args:
-            interval: seconds from one audit to the next; 0 for those after a gap only.
-        """
-        return self._audit_due(self._redis, interval)
-
-    def publish_audits(self, gateways: Iterable[str], interval: float) -> list[Audit]:
-        """Publish an audit of each gateway, unless another producer has; what was published.
-
-        Args:
-            gateways: their names. One whose last audit is pending still is not due by time alone.
-            interval: as in `audit_due`.
-        """
-        now = time.time()
-        with self._redis.pipeline(transaction=True) as pipe:
-            pipe.watch(self._keys.gap, self._keys.audited)  # type: ignore[no-untyped-call]
-            reason = self._audit_due(pipe, interval)
-            if reason is None:
-                return []
-            audits = [
-                Audit(
-                    id=f"audit-{reason}-{int(now)}-{sha256(gateway.encode()).hexdigest()[:12]}",
-                    cluster=self.cluster,
-                    gateway=gateway,
-                    eip=None,
-                    uid=None,
-                    seen_at=now,
-                    reason=reason,
-                )
-                for gateway in gateways
-                if reason == "gap" or not self._is_being_audited(pipe, gateway)
-            ]
-            pipe.multi()
-            pipe.delete(self._keys.gap)
-            if interval:
-                pipe.set(self._keys.audited, repr(now), px=int(interval * 1000))
-            for audit in audits:
-                self._work_queue.publish(pipe, audit, "published", producer=self._producer)
-            try:
-                pipe.execute()
-            except WatchError:
-                return []
-        return audits
-
-    def _audit_due(self, redis: Redis | Pipeline, interval: float) -> Literal["gap", "periodic"] | None:
-        if redis.exists(self._keys.gap):
-            return "gap"
-        return "periodic" if interval and not redis.exists(self._keys.audited) else None
-
-    def _is_being_audited(self, redis: Pipeline, gateway: str) -> bool:
-        pending: Any = redis.hkeys(self._keys.pending(gateway))
-        return any(work_id.startswith((b"audit-gap-", b"audit-periodic-")) for work_id in pending)
 
     def verify(self) -> None:
         """See that Redis still knows our last commit, and say that we live.
@@ -309,7 +255,7 @@ class Inventory:
         for uid, eip in result.known.items():
             self._replace(pipe, uid, result.replaced.get(uid), eip)
         for work in result.works:
-            self._work_queue.publish(pipe, work, "published", producer=self._producer)
+            self.work_queue.publish(pipe, work, "published", producer=self.producer)
 
     def _replace(self, pipe: Pipeline, uid: str, before: EIP | None, now: EIP | None) -> None:
         """Know an EIP in another state, or forget it for ever."""
@@ -330,12 +276,12 @@ class Inventory:
         pipe.zremrangebyscore(self._keys.tombstones, "-inf", now - TOMBSTONE_SECONDS)
 
     def _expect_mark(self, pipe: Pipeline) -> None:
-        check_cluster(pipe, self._work_queue, self.cluster)
+        check_cluster(pipe, self.work_queue, self.cluster)
         if self._stored_mark(pipe) not in self._marks:
             raise RedisWentBackError("Redis does not know the last commit of this producer: it came back older")
 
     def _stored_mark(self, redis: Redis | Pipeline) -> str | None:
-        stored: bytes | None = redis.hget(self._keys.producers, self._producer)  # type: ignore[assignment]
+        stored: bytes | None = redis.hget(self._keys.producers, self.producer)  # type: ignore[assignment]
         return str(json.loads(stored)["mark"]) if stored else None
 
     def _forget_dead_producers(self) -> None:
@@ -346,7 +292,7 @@ class Inventory:
 
     def _leave_mark(self, pipe: Pipeline) -> str:
         mark = uuid4().hex
-        pipe.hset(self._keys.producers, self._producer, json.dumps({"mark": mark, "at": time.time()}))
+        pipe.hset(self._keys.producers, self.producer, json.dumps({"mark": mark, "at": time.time()}))
         self._marks.add(mark)
         return mark
 

@@ -121,7 +121,7 @@ def _commit_in_two(commit: Callable[..., Difference], pause: float) -> Callable[
     def commit_then_publish(
         inventory: Inventory, changes: Sequence[Change], version: int | None, *, gap: bool = False
     ) -> Difference:
-        queue = inventory._work_queue
+        queue = inventory.work_queue
         later: list[Work] = []
         publish, queue.publish = queue.publish, lambda _pipe, work, *_, **__: later.append(work)  # type: ignore[method-assign]
         try:

@@ -13,9 +13,10 @@ from typing import Any
 
 from tests.chaos.evidence import FOREVER, Evidence
 from tests.chaos.judge import QUIET_SECONDS, RACE_SECONDS, STRUCK_SECONDS, Verdict, leaked_over_time
+from tests.chaos.parts import SETTINGS, Sizes
 from tests.chaos.script import Fault
 from tests.chaos.witness import outcomes
-from tests.chaos.world import SETTINGS, Sizes, Told
+from tests.chaos.world import Told
 
 WIDTH, ROW, LEFT = 1400, 18, 190
 STYLE = """

@@ -10,8 +10,9 @@ from typing import Any
 
 from tests.chaos import report
 from tests.chaos.judge import Verdict, judge
+from tests.chaos.parts import Parts, Sizes
 from tests.chaos.script import WEIGHTS, Fault, Kind, script
-from tests.chaos.world import Sizes, World
+from tests.chaos.world import World
 
 SLOTS_PER_GATEWAY = 3
 
@@ -64,7 +65,8 @@ def torture(plan: Plan, reports: Path, *, keep: bool = False) -> tuple[Verdict, 
     directory = Path(tempfile.mkdtemp(prefix="chaos-"))
     faults = plan.faults
     try:
-        with World(directory, plan.sizes, plan.seed) as world:
+        with Parts(directory, plan.sizes, plan.seed) as parts:
+            world = World(parts, plan.sizes, plan.seed)
             evidence = world.run(faults)
         verdict = judge(evidence)
         facts = report.summary(plan.seed, plan.sizes, faults, world.told, evidence, verdict)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
+from producer.audits import Audits
 from producer.lists import Lists
 from producer.memory import Memory
 from sandbox.cluster import SandboxCluster
@@ -81,11 +82,11 @@ def test_by_the_next_producer_when_the_one_that_listed_died(product: Product, cl
     come_and_go_unseen(cluster)
     inventory = product.inventory()
     Lists(product.api, inventory, Memory(inventory), product.brake, product.settings).take()
-    assert inventory.audit_due(0) == "gap"
+    assert Audits(product.api, inventory, 0).due == "gap"
     assert audits(product) == []
     product.start_producer()
     expect_reclaimed(product, cluster)
-    assert inventory.audit_due(0) is None
+    assert Audits(product.api, inventory, 0).due is None
 
 
 def test_not_before_lists_are_believed(product: Product, cluster: SandboxCluster) -> None:
@@ -144,8 +145,9 @@ def test_what_leaked_before_is_found_where_an_operator_wants_it(
 def test_a_gateway_whose_audit_is_pending_is_not_audited_once_more(product: Product, cluster: SandboxCluster) -> None:
     inventory = product.inventory()
     inventory.claim_cluster()
-    first = inventory.publish_audits([GATEWAY], 0.1)
-    eventually(lambda: inventory.audit_due(0.1), "the next audit to be due")
-    assert [each.gateway for each in inventory.publish_audits([GATEWAY, OTHER], 60)] == [OTHER]
-    assert inventory.publish_audits([GATEWAY, OTHER], 60) == []
+    soon, late = (Audits(product.api, inventory, interval) for interval in (0.1, 60))
+    first = soon.publish([GATEWAY])
+    eventually(lambda: soon.due, "the next audit to be due")
+    assert [each.gateway for each in late.publish([GATEWAY, OTHER])] == [OTHER]
+    assert late.publish([GATEWAY, OTHER]) == []
     assert [each.reason for each in first] == ["periodic"]
