@@ -64,6 +64,14 @@ class Records:
         """Remember something about unfinished work, for whoever works on it next."""
         pipe.hset(self._keys.record(work_id), field, value)
 
+    def note_now(self, *work_ids: str, **fields: str) -> None:
+        """Remember something about unfinished work, in a transaction of its own."""
+        with self._redis.pipeline() as pipe:
+            for work_id in work_ids:
+                for name, value in fields.items():
+                    self.note(pipe, work_id, name, value)
+            pipe.execute()
+
     def fields(self, work_id: str) -> dict[str, str]:
         """What is known of a piece of work; empty when nothing is."""
         stored: dict[bytes, bytes] = self._redis.hgetall(self._keys.record(work_id))  # type: ignore[assignment]

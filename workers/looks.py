@@ -7,8 +7,39 @@ Kube-OVN may create it anew once its `eip-add` has returned, so that finding the
 
 from __future__ import annotations
 
-from shared.models import Work
+import time
+from typing import Any
+
+from shared.models import Outcome, Work
+from shared.records import Records
 from shared.settings import Settings
+from workers.answers import Answer, Result
+from workers.failures import NotNowError
+
+
+class Looks:
+    """Turns what one look at a gateway found into an answer."""
+
+    def __init__(self, records: Records, settings: Settings) -> None:
+        self._records = records
+        self._settings = settings
+
+    def early(self, work: Work) -> NotNowError | None:
+        """Why the work may not change anything yet; None when it may."""
+        wait = not_before(work, self._settings, time.time())
+        if wait is None:
+            return None
+        return NotNowError("the EIP was never ready, Kube-OVN may be at it still", max(wait, 0.1))
+
+    def concluded(self, work: Work, outcome: Outcome, **details: Any) -> Answer:
+        """The outcome, unless the work has to be looked at again."""
+        wait = next_look(work, self._settings, time.time())
+        if wait is not None:
+            why = f"the EIP was never ready, its address may still come; now: {outcome.value}"
+            return NotNowError(why, max(wait, 0.1))
+        if outcome is Outcome.ALREADY_ABSENT and self._records.fields(work.id).get("deleted"):
+            return Result(Outcome.RECLAIMED, {"why": "deleted at an earlier look, still gone", **details})
+        return Result(outcome, details)
 
 
 def not_before(work: Work, settings: Settings, now: float) -> float | None:

@@ -17,9 +17,10 @@ from shared.log import get_logger
 from shared.models import Work, parse_work
 from shared.queue import WorkQueue
 from shared.settings import Settings
+from workers.answers import Answer, Result
 from workers.failures import NotNowError
 from workers.lock import GatewayLock
-from workers.round import Answer, Result, Round
+from workers.round import Round
 
 log = get_logger(__name__)
 

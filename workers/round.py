@@ -13,21 +13,18 @@ The order of steps is what keeps live EIPs safe, so it is spelled out here and n
 
 from __future__ import annotations
 
-import json
-import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
-from hashlib import sha256
-from typing import Any
+from dataclasses import dataclass
 
-from shared.errors import PermanentError, ProtectedAddressError, TransientError, VerificationError
+from shared.errors import ProtectedAddressError, TransientError, VerificationError
 from shared.kube.objects import Subnet
 from shared.log import get_logger
-from shared.models import EIP, Audit, Confirmation, IPAddress, Outcome, Release, Work
+from shared.models import Audit, Confirmation, IPAddress, Outcome, Release, Work
 from shared.queue import WorkQueue
 from shared.settings import Settings
-from workers.audit import unowned
+from workers.answers import Answer, Result
+from workers.audit import GatewayAudits
 from workers.cluster import Cluster, Owners, Pod
 from workers.failures import ElsewhereError, NotNowError
 from workers.gateways.interface import Address, Driver, Gateway, Snapshot
@@ -35,23 +32,9 @@ from workers.gateways.plan import missing_after, plan_deletion, plan_restoration
 from workers.guards import why_protected
 from workers.hold import Hold
 from workers.intents import Intents
-from workers.looks import next_look, not_before
+from workers.looks import Looks
 
 log = get_logger(__name__)
-
-STUCK_SECONDS = 300.0
-"""An EIP that has no address for so long waits for a person, and whoever waits for it should know."""
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """How a piece of work ended, with what a person wants to know of it."""
-
-    outcome: Outcome
-    details: dict[str, Any] = field(default_factory=dict)
-
-
-Answer = Result | NotNowError | ElsewhereError | TransientError | PermanentError
 
 
 @dataclass(slots=True)
@@ -78,7 +61,9 @@ class Round:
         self._settings = settings
         self._hold = Hold(work_queue.redis, work_queue.keys, settings.hold_limit)
         self._intents = Intents(work_queue.redis, work_queue.keys, settings.intent_lifetime)
+        self._looks = Looks(work_queue.records, settings)
         self._inside = ("lo", settings.vpc_interface)
+        self._audits = GatewayAudits(work_queue, self._looks, settings, self._inside)
 
     def work_off(
         self, gateway_name: str, works: Sequence[Work], fence: Callable[[], None], pods_done: Collection[str]
@@ -106,7 +91,7 @@ class Round:
         remaining = [pod for pod in pods if pod not in here]
         if not here:
             elsewhere = self._elsewhere(remaining, here, pods_done)
-            return {works[0].id: elsewhere or self._concluded(works[0], Outcome.ALREADY_ABSENT)}
+            return {works[0].id: elsewhere or self._looks.concluded(works[0], Outcome.ALREADY_ABSENT)}
         with ExitStack() as stack:
             sites = [self._open(stack, pod) for pod in here]
             answers = self._settle(gateway_name, works, sites, subnets, pods, fence)
@@ -138,14 +123,14 @@ class Round:
                     answers[work.id] = protected
                 elif not any(site.holds(work.addresses, self._inside) for site in sites):
                     absent.append(work)
-                elif early := self._early(work):
+                elif early := self._looks.early(work):
                     answers[work.id] = early
                 else:
                     releases.append(work)
         others: list[Work] = [work for work in works if not isinstance(work, Release)]
         unsettled = self._intents.left_by(gateway, absent)
         answers |= {
-            work.id: self._concluded(work, Outcome.ALREADY_ABSENT) for work in absent if work.id not in unsettled
+            work.id: self._looks.concluded(work, Outcome.ALREADY_ABSENT) for work in absent if work.id not in unsettled
         }
         # A worker that meant to delete these did not live to look for owners again.
         others += [work for work in absent if work.id in unsettled]
@@ -162,7 +147,7 @@ class Round:
         answers |= self._release(gateway, releases, sites, owners, fence)
         for work in others:
             if isinstance(work, Audit):
-                answers[work.id] = self._audit(work, sites, subnets, own, owners)
+                answers[work.id] = self._audits.answer(work, [site.now for site in sites], subnets, own, owners)
             else:
                 answers[work.id] = self._confirm(gateway, work, sites, subnets, owners, fence)
         return answers
@@ -208,11 +193,11 @@ class Round:
                 details = {"put_back": places, "owners": _named(again, free & regained)}
                 answers[release.id] = Result(Outcome.RESTORED, details)
             elif newcomers:
-                self._note(release.id, deleted="")
+                self._work_queue.records.note_now(release.id, deleted="")
                 why = f"put back: EIP {', '.join(newcomers)} came during the deletion and has no address yet"
                 answers[release.id] = NotNowError(why, self._settings.busy_pause)
             else:
-                answers[release.id] = self._concluded(release, Outcome.RECLAIMED, deleted=places)
+                answers[release.id] = self._looks.concluded(release, Outcome.RECLAIMED, deleted=places)
         return answers
 
     def _delete(self, site: Site, targets: set[IPAddress], fence: Callable[[], None], work_ids: list[str]) -> None:
@@ -223,7 +208,7 @@ class Round:
         site.now = site.gateway.read()
         if not any(a.ip in targets and a.interface not in self._inside for a in site.now.addresses):
             # Should anything after this line fail, the next try finds nothing and still tells the truth.
-            self._note(*work_ids, deleted=site.pod.place.name)
+            self._work_queue.records.note_now(*work_ids, deleted=site.pod.place.name)
         differences = missing_after(site.before, site.now, targets, self._inside)
         if differences:
             raise VerificationError(
@@ -254,9 +239,11 @@ class Round:
     ) -> Answer:
         owned = [ip for ip in work.addresses if owners.of(ip) is not None]
         if not owned and isinstance(work, Release):
-            return self._concluded(work, Outcome.RECLAIMED, why="a deletion had begun that nobody lived to report")
+            return self._looks.concluded(
+                work, Outcome.RECLAIMED, why="a deletion had begun that nobody lived to report"
+            )
         if not owned:
-            return self._concluded(work, Outcome.ALREADY_ABSENT)
+            return self._looks.concluded(work, Outcome.ALREADY_ABSENT)
         # Where Kube-OVN is not done yet it may be that it never will be: the address may live on another gateway.
         placed = [ip for ip in owned if str(ip) in owners.placed]
         put_back = []
@@ -286,93 +273,6 @@ class Round:
             f"{ip} is missing on pod {site.pod.place.name}, and nothing there tells on which interface it belongs. "
             "Kube-OVN puts it back when the EIP is annotated or its controller restarts."
         )
-
-    def _audit(
-        self, work: Audit, sites: Sequence[Site], subnets: Collection[Subnet], own: set[IPAddress], owners: Owners
-    ) -> Answer:
-        early = self._early(work)
-        if early is not None:
-            return early
-        if owners.waiting:
-            return self._hindered(owners.waiting)
-        found = {
-            str(item.address.ip): item
-            for site in sites
-            for item in unowned(
-                site.now,
-                owned=owners.by_address,
-                own=own,
-                subnets=subnets,
-                inside=self._inside,
-                settings=self._settings,
-            )
-        }
-        reported = {ip: item.doubt for ip, item in found.items() if item.doubt is not None}
-        now = time.time()
-        suspects = self._suspects(work, [ip for ip, item in found.items() if item.doubt is None], now)
-        leaks = [ip for ip, since in suspects.items() if now - since >= self._settings.audit_pause]
-        releases = [self._leak(work, found[ip].address, found[ip].subnet, suspects[ip]) for ip in leaks]
-        new = [release for release in releases if self._work_queue.records.work(release.id) is None]
-        self._work_queue.publish_now(new, "published", why=f"found by {work.id}")
-        if len(leaks) < len(suspects):
-            return NotNowError("unowned addresses have to be seen twice", self._settings.audit_pause)
-        return self._concluded(work, Outcome.AUDITED, leaked=leaks, reported=reported)
-
-    def _hindered(self, waiting: Sequence[EIP]) -> Answer:
-        """Any address nobody owns may be that of an EIP without one, which mostly gets it soon."""
-        why = f"the gateway cannot be audited while {', '.join(eip.name for eip in waiting)} has no address yet"
-        if all(time.time() - eip.created < STUCK_SECONDS for eip in waiting):
-            return NotNowError(why, self._settings.audit_pause)
-        return TransientError(f"{why}. If that EIP never gets one, delete it; then requeue this job.")
-
-    def _suspects(self, work: Audit, unowned_ips: Iterable[str], now: float) -> dict[str, float]:
-        """Since when each address that is unowned now was seen so, without a look in between that said otherwise."""
-        stored = json.loads(self._work_queue.records.fields(work.id).get("suspects", "{}"))
-        suspects = {ip: stored.get(ip, now) for ip in unowned_ips}
-        self._note(work.id, suspects=json.dumps(suspects))
-        return suspects
-
-    @staticmethod
-    def _leak(work: Audit, address: Address, subnet: str, since: float) -> Release:
-        # Named after the leak, so that it stays one release however often it is seen before it is worked off.
-        place = sha256(f"{work.gateway} {address.ip}".encode()).hexdigest()[:12]
-        return Release(
-            id=f"leak-{place}-{int(since)}",
-            cluster=work.cluster,
-            gateway=work.gateway,
-            eip=work.eip,
-            uid=None,
-            namespace=work.namespace,
-            seen_at=since,
-            addresses=(address.ip,),
-            subnet=subnet,
-            reason="leaked",
-            was_ready=True,
-        )
-
-    def _early(self, work: Work) -> NotNowError | None:
-        wait = not_before(work, self._settings, time.time())
-        if wait is None:
-            return None
-        return NotNowError("the EIP was never ready, Kube-OVN may be at it still", max(wait, 0.1))
-
-    def _concluded(self, work: Work, outcome: Outcome, **details: Any) -> Answer:
-        """The outcome, unless the work has to be looked at again."""
-        wait = next_look(work, self._settings, time.time())
-        if wait is not None:
-            why = f"the EIP was never ready, its address may still come; now: {outcome.value}"
-            return NotNowError(why, max(wait, 0.1))
-        if outcome is Outcome.ALREADY_ABSENT and self._work_queue.records.fields(work.id).get("deleted"):
-            return Result(Outcome.RECLAIMED, {"why": "deleted at an earlier look, still gone", **details})
-        return Result(outcome, details)
-
-    def _note(self, *work_ids: str, **fields: str) -> None:
-        """Remember something about unfinished work for the next look at it."""
-        with self._work_queue.redis.pipeline() as pipe:
-            for work_id in work_ids:
-                for name, value in fields.items():
-                    self._work_queue.records.note(pipe, work_id, name, value)
-            pipe.execute()
 
     def _protected(
         self, work: Release, own: Collection[IPAddress], subnets: Collection[Subnet]

@@ -17,8 +17,8 @@ from shared.models import parse_work
 from shared.queue import JOB_FUNCTION, WorkQueue
 from shared.settings import Settings
 from tests.payloads import release
+from workers.answers import Result
 from workers.reclaimer import Reclaimer
-from workers.round import Result
 from workers.worker import ReclaimWorker
 
 pytestmark = pytest.mark.server

@@ -11,9 +11,10 @@ from shared.models import Outcome, Work, parse_work
 from shared.queue import WorkQueue
 from shared.settings import Settings
 from tests.payloads import release
+from workers.answers import Result
 from workers.lock import GatewayLock
 from workers.reclaimer import Reclaimer
-from workers.round import Result, Round
+from workers.round import Round
 
 pytestmark = pytest.mark.server
 
