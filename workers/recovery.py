@@ -27,8 +27,8 @@ STRANDED_SECONDS = 5.0
 """A job that was taken off the queue so long ago without being started has lost its worker in between."""
 LOCKLESS_SECONDS = 1.5
 """A job that runs for so long while nobody has its gateway's lock has lost its worker, and the worker its lock."""
-ORPHANED_SECONDS = 60.0
-"""A job that should be queued for so long, and is in no list, was lost with a worker."""
+ORPHANED_SECONDS = 5.0
+"""A job that should be queued, and was in no list so long ago and is not now, was lost with a worker."""
 BATCH = 500
 
 _PROMOTE = """
@@ -50,6 +50,7 @@ return #due
 
 _REQUEUE = """
 if redis.call('LREM', KEYS[1], 1, ARGV[1]) == 0 then return 0 end
+if redis.call('EXISTS', 'rq:job:' .. ARGV[1]) == 0 then return 0 end
 redis.call('LPUSH', KEYS[2], ARGV[1])
 return 1
 """
@@ -69,6 +70,7 @@ class Recovery:
         self._forget_if_empty = redis.register_script(_FORGET_IF_EMPTY)
         self._stranded_since: dict[str, float] = {}
         self._lockless_since: dict[str, float] = {}
+        self._missing_since: dict[str, float] = {}
 
     def promote_due(self) -> int:
         """Queue the jobs whose time has come; how many."""
@@ -113,23 +115,49 @@ class Recovery:
             for job_id in queue.intermediate_queue.get_job_ids():
                 present.add(job_id)
                 since = self._stranded_since.setdefault(job_id, now)
-                if job_id not in started and now - since >= STRANDED_SECONDS:
-                    self._requeue(keys=[queue.intermediate_queue_key, queue.key], args=[job_id])
+                if job_id in started or now - since < STRANDED_SECONDS:
+                    continue
+                if self._requeue(keys=[queue.intermediate_queue_key, queue.key], args=[job_id]):
                     log.warning("job queued again, its worker died before starting it", job=job_id)
         self._stranded_since = {job_id: since for job_id, since in self._stranded_since.items() if job_id in present}
 
     def requeue_orphans(self) -> None:
         """See that every piece of pending work has a job that will come to it."""
         keys = self._work_queue.keys
+        missing: set[str] = set()
+        listed = self._listed()
         for name in self._redis.sscan_iter(keys.pending_gateways):
             gateway = cast("bytes", name).decode()
-            for work_id, payload in self._redis.hscan_iter(keys.pending(gateway)):
-                self._see_to(gateway, work_id.decode(), payload)
+            pending = {work_id.decode(): text for work_id, text in self._redis.hscan_iter(keys.pending(gateway))}
+            for work_id, status in self._statuses(list(pending)).items():
+                if status == JobStatus.QUEUED:
+                    if work_id not in listed and self._see_that_queued(work_id):
+                        missing.add(work_id)
+                elif status not in (JobStatus.STARTED, JobStatus.SCHEDULED):
+                    self._see_to(gateway, work_id, pending[work_id], has_job=status is not None)
             self._forget_if_empty(keys=[keys.pending(gateway), keys.pending_gateways], args=[gateway])
+        self._missing_since = {work_id: at for work_id, at in self._missing_since.items() if work_id in missing}
 
-    def _see_to(self, gateway: str, work_id: str, payload: bytes) -> None:
-        job = self._job(work_id)
-        if job is None:
+    def _listed(self) -> set[str]:
+        """The jobs on our queues and in between, in that order: a job that is taken meanwhile is in one of them."""
+        found: set[str] = set()
+        for queue in self._queues:
+            for key in (queue.key, queue.intermediate_queue_key):
+                entries: list[bytes] = self._redis.lrange(key, 0, -1)  # type: ignore[assignment]
+                found |= {entry.decode() for entry in entries}
+        return found
+
+    def _statuses(self, job_ids: list[str]) -> dict[str, str | None]:
+        """Of each job; None where there is no such job."""
+        with self._redis.pipeline(transaction=False) as pipe:
+            for job_id in job_ids:
+                pipe.hget(ReclaimJob.key_for(job_id), "status")
+            answers: list[bytes | None] = pipe.execute()
+        return {job_id: text.decode() if text else None for job_id, text in zip(job_ids, answers, strict=True)}
+
+    def _see_to(self, gateway: str, work_id: str, payload: bytes, *, has_job: bool) -> None:
+        """Publish pending work again that has no job, and forget what has ended."""
+        if not has_job:
             try:
                 work = parse_work(payload)
             except InvalidPayloadError as error:
@@ -138,20 +166,22 @@ class Recovery:
                 if self._work_queue.records.outcome(work_id) is None and work.id == work_id:
                     self._work_queue.publish_now([work], "published again", why="its job was lost")
                     return
-            self._redis.hdel(self._work_queue.keys.pending(gateway), work_id)
-        elif job.get_status(refresh=False) == JobStatus.QUEUED:
-            self._see_that_queued(job)
-        elif job.get_status(refresh=False) not in (JobStatus.STARTED, JobStatus.SCHEDULED):
-            self._redis.hdel(self._work_queue.keys.pending(gateway), work_id)
+        self._redis.hdel(self._work_queue.keys.pending(gateway), work_id)
 
-    def _see_that_queued(self, job: ReclaimJob) -> None:
-        if job.enqueued_at is None or time.time() - job.enqueued_at.timestamp() < ORPHANED_SECONDS:
-            return
+    def _see_that_queued(self, job_id: str) -> bool:
+        """See to a job that should be queued and is in none of our lists; whether it is in no other either."""
+        job = self._job(job_id)
+        if job is None:
+            return False
         queue = self._work_queue.open(job.origin)
-        lists = (queue.key, queue.intermediate_queue_key)
-        if all(self._redis.lpos(key, job.id) is None for key in lists):
-            log.warning("job queued again, it was in no list", job=job.id)
-            queue.push_job_id(job.id)
+        if any(self._redis.lpos(key, job_id) is not None for key in (queue.key, queue.intermediate_queue_key)):
+            return False
+        now = time.monotonic()
+        if now - self._missing_since.setdefault(job_id, now) >= ORPHANED_SECONDS:
+            log.warning("job queued again, it was in no list", job=job_id)
+            queue.push_job_id(job_id)
+            return False
+        return True
 
     def _is_locked(self, job_id: str) -> bool:
         """Whether somebody has the gateway that a job is about; where it is about none, its time tells alone."""

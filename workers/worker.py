@@ -10,18 +10,22 @@ import os
 import socket
 import threading
 import time
+from collections.abc import Sequence
 from typing import Any
 from uuid import uuid4
 
+from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from rq import Queue
 from rq.exceptions import DequeueTimeout
 from rq.executions import Execution
+from rq.intermediate_queue import IntermediateQueue
 from rq.job import Job, JobStatus, Retry
 from rq.registry import StartedJobRegistry
 from rq.serializers import JSONSerializer
+from rq.utils import as_text
 from rq.worker import SimpleWorker, WorkerStatus
 
 from shared.errors import TransientError
@@ -40,6 +44,7 @@ WAIT_SECONDS = 1
 """How late a worker without a job ends when it is told to."""
 RECONNECT_SECONDS = 1.0
 MAINTENANCE_SECONDS = 2
+ORPHANS_SECONDS = 10
 DUE_SECONDS = 0.25
 """How late a due retry is at most, while any worker lives."""
 OVERTIME_SECONDS = 5
@@ -87,7 +92,7 @@ class ReclaimWorker(SimpleWorker):
             maintenance_interval=MAINTENANCE_SECONDS,
         )
         self._recovery = Recovery(redis, work_queue, list(queues))
-        self._orphans_checked = time.monotonic()
+        self._orphans_checked = self._cleaned = time.monotonic()
         self._maintained = float("-inf")
         self._stop = stop
 
@@ -139,6 +144,10 @@ class ReclaimWorker(SimpleWorker):
         job.timeout = self._settings.job_timeout
         job.meta = _readable_meta(job)
         super().execute_job(job, queue)
+
+    def prepare_job_execution(self, job: Job, remove_from_intermediate_queue: bool = False) -> None:
+        """Start a job, and with that take it out of the intermediate queue, however many queues this worker has."""
+        super().prepare_job_execution(job, remove_from_intermediate_queue=True)
 
     def get_heartbeat_ttl(self, job: Job, working_time: float = 0.0) -> int:
         """When a job that is still running has lost its worker, seconds from its start."""
@@ -228,9 +237,11 @@ class ReclaimWorker(SimpleWorker):
             job.meta = _readable_meta(job)
             self.handle_job_failure(job, self._work_queue.open(job.origin))
         self._recovery.requeue_stranded()
-        if time.monotonic() - self._orphans_checked > self._settings.job_timeout:
+        if time.monotonic() - self._orphans_checked > ORPHANS_SECONDS:
             self._orphans_checked = time.monotonic()
             self._recovery.requeue_orphans()
+        if time.monotonic() - self._cleaned > self._settings.job_timeout:
+            self._cleaned = time.monotonic()
             self.clean_registries()  # type: ignore[no-untyped-call]
 
     def _do(self, work: Work, job: ReclaimJob) -> str | Again:
@@ -285,7 +296,27 @@ class ReclaimWorker(SimpleWorker):
 
 
 class UnbreakableQueue(Queue):
-    """A queue on which a job that cannot even be read fails by itself instead of ending the worker."""
+    """A queue that loses no job with a worker that dies, and on which one that cannot even be read fails by itself."""
+
+    @classmethod
+    def lpop(cls, queue_keys: Sequence[str], timeout: int | None, connection: Redis | None = None) -> Any:
+        """Take the next job off one of several queues, by way of its intermediate queue as RQ does where there is one.
+
+        RQ would have the job in this process's memory alone until it is started.
+        """
+        assert connection is not None
+        for queue_key in queue_keys:
+            taken = connection.lmove(queue_key, IntermediateQueue(queue_key, connection).key)
+            if taken is not None:
+                return queue_key, taken
+        if timeout is None:
+            return None
+        found: Any = connection.blpop(list(queue_keys), timeout)
+        if found is None:
+            raise DequeueTimeout(timeout, queue_keys)
+        queue_key, job_id = as_text(found[0]), found[1]
+        connection.rpush(IntermediateQueue(queue_key, connection).key, job_id)
+        return queue_key, job_id
 
     @classmethod
     def _fetch_dequeued_job(  # type: ignore[override]

@@ -80,6 +80,18 @@ def test_a_job_that_no_worker_started_is_queued_again(
     assert work_queue.queue.intermediate_queue.get_job_ids() == []
 
 
+def test_a_job_that_is_gone_is_not_queued_again(
+    work_queue: WorkQueue, recoveries: Recovery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recovery, "STRANDED_SECONDS", 0)
+    taken_off(work_queue, published(work_queue))
+    work_queue.redis.delete("rq:job:release-u1")
+    recoveries.requeue_stranded()
+    recoveries.requeue_stranded()
+    assert work_queue.queue.get_job_ids() == []
+    assert work_queue.queue.intermediate_queue.get_job_ids() == []
+
+
 def test_a_job_that_was_started_is_left_to_its_worker(
     work_queue: WorkQueue, recoveries: Recovery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
