@@ -148,6 +148,9 @@ class TestNetlinkOnSeveralNodes:
         eventually(lambda: product.outcomes("eip") == ["reclaimed"], "the outcome")
         assert self.carriers(cluster, "10.1.69.205") == []
         assert self.carriers(cluster, "10.1.69.206") == ["node-1", "node-2"]
+        queue = product.work_queue
+        for name in (queue.name, queue.node_queue("node-1"), queue.node_queue("node-2")):
+            assert queue.open(name).intermediate_queue.get_job_ids() == []
 
     def test_a_release_waits_for_a_worker_on_the_node_of_each_pod(
         self, product: Product, cluster: SandboxCluster, start_worker: StartWorker

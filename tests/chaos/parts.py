@@ -188,7 +188,8 @@ class Parts:
 
     def start_worker(self, number: int) -> Process:
         """Start the worker of that number, or the next one in its place; every other one has the other driver."""
-        return self._start_part("worker", number, driver=("exec", "netlink")[number % 2])
+        settings = {"driver": "netlink", "node_name": "sandbox-node"} if number % 2 else {"driver": "exec"}
+        return self._start_part("worker", number, **settings)
 
     def _start_part(self, part: str, number: int, **settings: str) -> Process:
         log = self.directory / f"{part}-{number}.log"
