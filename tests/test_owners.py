@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from sandbox.cluster import SandboxCluster
+from shared.kube.api import EIPS
 from shared.models import Confirmation, Outcome
 from tests.absence import AbsenceWatch
 from tests.conftest import GATEWAY, Product, release
@@ -154,17 +155,43 @@ def test_an_owner_that_waits_for_an_address_which_lives_elsewhere_is_not_given_i
     eventually(lambda: wish["metadata"]["uid"] in product.inventory().all(), "the producer to have seen it")
     # Kube-OVN is not done yet, so nothing is to be confirmed; and who asks all the same is not believed.
     assert product.records.find("wish") == []
-    confirmation = Confirmation(
-        **{**release(product, GATEWAY, ADDRESS).model_dump(exclude={"kind", "reason", "was_ready"}), "id": "confirm-1"}
-    )
-    product.work_queue.publish_now([confirmation], "published")
-    product.work_until(lambda: product.records.outcome("confirm-1"), "the confirmation")
-    assert product.records.outcome("confirm-1") == Outcome.REASSIGNED
+    assert confirmed(product) == Outcome.REASSIGNED
     assert ADDRESS not in cluster.addresses(GATEWAY)
     cluster.delete_eip("living")
     cluster.wait_ready("wish")
     assert product.finish("wish") == ["reassigned"]
     assert ADDRESS in cluster.addresses(GATEWAY)
+
+
+def test_an_owner_that_has_just_gone_is_not_given_its_address_back(
+    leak: Callable[..., Product], cluster: SandboxCluster
+) -> None:
+    product = leak()
+    assert product.finish("old") == ["reclaimed"]
+    cluster.create_eip("new", GATEWAY, ADDRESS)
+    eventually(lambda: len(product.inventory().all()) == 2, "the producer to have seen it")
+    product.close()
+    cluster.delete_eip("new")
+    cluster.pod(GATEWAY).namespace.ip("addr", "del", f"{ADDRESS}/24", "dev", "net1")
+    assert confirmed(product) == Outcome.REASSIGNED
+    assert ADDRESS not in cluster.addresses(GATEWAY)
+    # A list that lacks it is not believed alone.
+    cluster.create_eip("newer", GATEWAY, ADDRESS)
+    product.start_producer()
+    eventually(lambda: "newer" in {eip.name for eip in product.inventory().all().values()}, "the producer to see it")
+    product.close()
+    cluster.server.faults.partial_lists(0.0, prefix=EIPS)
+    cluster.pod(GATEWAY).namespace.ip("addr", "del", f"{ADDRESS}/24", "dev", "net1")
+    assert confirmed(product, "confirm-2") == Outcome.RESTORED
+    assert ADDRESS in cluster.addresses(GATEWAY)
+
+
+def confirmed(product: Product, work_id: str = "confirm-1") -> Outcome | None:
+    """What becomes of a confirmation of the address, whoever asks for it."""
+    fields = release(product, GATEWAY, ADDRESS).model_dump(exclude={"kind", "reason", "was_ready"})
+    product.work_queue.publish_now([Confirmation(**{**fields, "id": work_id})], "published")
+    product.work_until(lambda: product.records.outcome(work_id), "the confirmation")
+    return product.records.outcome(work_id)
 
 
 def hide_new_owner(cluster: SandboxCluster) -> None:

@@ -155,8 +155,14 @@ class Cluster:
             return
         owners.by_address[address] = f"known EIP with UID {uid.decode()}"
         stored: bytes | None = redis.hget(keys.inventory, uid.decode())  # type: ignore[assignment]
-        if stored is not None and EIP.from_json(stored).placed:
+        eip = EIP.from_json(stored) if stored is not None else None
+        if eip is not None and eip.placed and self._is_there(eip):
             owners.placed.add(address)
+
+    def _is_there(self, eip: EIP) -> bool:
+        """Whether the API has an EIP that its list lacks: a list may be wrong, and so may be what is known."""
+        found = self._api.get(f"{EIPS}/{eip.name}")
+        return found is not None and found["metadata"].get("uid") == eip.uid
 
     def _eips_of(self, gateway: str) -> list[Object]:
         """At least the gateway's EIPs. The controller labels an EIP only after its address is on the gateway."""

@@ -6,14 +6,19 @@ So that nothing falls between the winner's last look and its release, the lock i
 generation, a counter raised with every addition, is still the one that the winner looked at.
 
 A lock frees itself after its lifetime. Its holder renews it right before every change (`ensure_held`), and is refused
-when the lock ran out meanwhile: a worker that was stopped for a while changes nothing when it goes on.
+when the lock ran out meanwhile: a worker that was stopped for a while changes nothing when it goes on. Nor does it
+record what it did before: by then another may have come to outcomes of its own (`transaction`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from uuid import uuid4
 
 from redis import Redis
+from redis.client import Pipeline
+from redis.exceptions import WatchError
 
 from shared.errors import LockLostError
 from shared.keys import Keys
@@ -35,6 +40,7 @@ class GatewayLock:
     """The lock of one gateway, held by us since `try_acquire` returned it."""
 
     def __init__(self, redis: Redis, keys: Keys, gateway: str, token: str, lifetime: float) -> None:
+        self._redis = redis
         self._renew = redis.register_script(_RENEW)
         self._release = redis.register_script(_RELEASE)
         self._key = keys.lock(gateway)
@@ -71,6 +77,31 @@ class GatewayLock:
             raise LockLostError(
                 f"the lock of gateway {self._gateway} ran out before the change; nothing was changed, it is tried again"
             )
+
+    @contextmanager
+    def transaction(self) -> Iterator[Pipeline]:
+        """A transaction that goes through only while the lock is held.
+
+        Raises:
+            LockLostError: it ran out or is another's now; nothing of the transaction was done.
+        """
+        with self._redis.pipeline(transaction=True) as pipe:
+            pipe.watch(self._key)  # type: ignore[no-untyped-call]
+            stored: bytes | None = pipe.get(self._key)  # type: ignore[assignment]
+            if stored is None or stored.decode() != self._token:
+                raise self._lost_before_the_record()
+            pipe.multi()
+            yield pipe
+            try:
+                pipe.execute()
+            except WatchError:
+                raise self._lost_before_the_record() from None
+
+    def _lost_before_the_record(self) -> LockLostError:
+        return LockLostError(
+            f"the lock of gateway {self._gateway} ran out before what was done there was recorded; the gateway is "
+            "looked at again"
+        )
 
     def release_unless_changed(self, generation: int) -> bool:
         """Let go, unless work was added for the gateway since that generation; whether we let go."""

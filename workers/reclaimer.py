@@ -87,7 +87,7 @@ class Reclaimer:
             generation, works = self._pending(work, finished=isinstance(own, Result))
             if works:
                 answers = self._round.work_off(work.gateway, works, lock.ensure_held, pods_done)
-                self._record(works, answers)
+                self._record(works, answers, lock)
                 own = answers.get(work.id, own)
             if lock.release_unless_changed(generation) or time.monotonic() > give_up:
                 break
@@ -119,15 +119,18 @@ class Reclaimer:
         same = taken.id == work_id and taken.gateway == gateway and taken.cluster == self._cluster_uid
         return taken if same else None
 
-    def _record(self, works: list[Work], answers: dict[str, Answer]) -> None:
-        """Record what ended, each in one transaction with its leaving the pending work."""
+    def _record(self, works: list[Work], answers: dict[str, Answer], lock: GatewayLock) -> None:
+        """Record what ended, in one transaction with its leaving the pending work.
+
+        Raises:
+            LockLostError: nothing was recorded, because another worker may have come to outcomes of its own since.
+        """
         records = self._work_queue.records
-        with self._redis.pipeline(transaction=True) as pipe:
-            for work in works:
-                answer = answers.get(work.id)
-                if isinstance(answer, Result):
-                    taken_over = work.id != works[0].id
-                    records.close(pipe, work, answer.outcome, worker=self._worker, **answer.details)
-                    pipe.hdel(self._keys.pending(work.gateway), work.id)
-                    log.info("done", done=work.id, outcome=answer.outcome.value, taken_over=taken_over, eip=work.eip)
-            pipe.execute()
+        ended = [(work, answer) for work in works if isinstance(answer := answers.get(work.id), Result)]
+        with lock.transaction() as pipe:
+            for work, result in ended:
+                records.close(pipe, work, result.outcome, worker=self._worker, **result.details)
+                pipe.hdel(self._keys.pending(work.gateway), work.id)
+        for work, result in ended:
+            taken_over = work.id != works[0].id
+            log.info("done", done=work.id, outcome=result.outcome.value, taken_over=taken_over, eip=work.eip)

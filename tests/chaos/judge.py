@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 from tests.chaos.evidence import FOREVER, Act, Addition, Change, Evidence, Life, Pod
@@ -23,7 +23,7 @@ QUIET_SECONDS = 120.0
 """How long after the last fault nothing may be leaked any more."""
 WATCH_SECONDS = 0.5
 """How much later than a worker the witness may hear of an event."""
-KERNEL_SECONDS = 0.25
+KERNEL_SECONDS = 0.5
 """How much later than it happened a change in a pod may be written down: the kernel gives it no time of its own."""
 
 STRAY = "stray of "
@@ -101,7 +101,7 @@ class _Judge:
         self._lives: dict[tuple[str, str], list[Life]] = defaultdict(list)
         for life in evidence.lives:
             if life.address is not None:
-                self._lives[life.gateway, life.address].append(life)
+                self._lives[life.gateway, life.address].append(replace(life, placed=dict(life.placed)))
         self._additions: dict[tuple[str, str], list[Addition]] = defaultdict(list)
         for addition in evidence.additions:
             self._additions[addition.pod, addition.address].append(addition)
@@ -144,6 +144,7 @@ class _Judge:
         gaps: list[tuple[float, float]] = []
         present_since: float | None = None
         removed: float | None = None
+        by_worker = False
         settled = 0.0
         """Ends of lives up to here were acted on."""
         before_last = 0.0
@@ -152,11 +153,13 @@ class _Judge:
                 if present_since is not None:
                     continue
                 present_since = change.at
-                if not self._by_kube_ovn(change) and change.at > pod.born:
+                by_worker = change.at > pod.born and not self._by_kube_ovn(change)
+                if by_worker:
                     self._expect_lock(pod, change)
                     self.verdict.races["put back by a worker"] += 1
                     if not self._held(pod, lives, change.at):
                         settled = before_last
+                self._note_placed(pod, lives, change.at, by_worker=by_worker)
                 if removed is not None:
                     gaps.append((removed, change.at))
                     removed = None
@@ -169,7 +172,13 @@ class _Judge:
                     if settled < max(life.gone, life.placed.get(pod.uid, FOREVER)) <= change.at + WATCH_SECONDS
                     and life.gone <= change.at + WATCH_SECONDS
                 ]
-                if not owed:
+                if not owed and by_worker:
+                    # For an owner that had just gone; its own release takes it away again.
+                    self.verdict.leaks.append((present_since, change.at))
+                    self.verdict.races["put back for an owner that had just gone"] += 1
+                elif not owed and self._meets_a_new_owner(pod, lives, change):
+                    self.verdict.races["looked at again when a new owner had just come"] += 1
+                elif not owed:
                     self._violation(DOUBLED, change.at, pod.gateway, f"{address} was removed though nobody had left it")
                 else:
                     since = max(present_since, min(max(each.gone, each.placed[pod.uid]) for each in owed))
@@ -180,6 +189,20 @@ class _Judge:
         if removed is not None:
             gaps.append((removed, FOREVER))
         return gaps
+
+    def _note_placed(self, pod: Pod, lives: list[Life], at: float, *, by_worker: bool) -> None:
+        """An address that appears is its owner's from now on: a worker put it there, or `eip-add` is told of late."""
+        for life in lives:
+            begun = self._placing(life, pod)
+            if (by_worker and life.visible <= at < life.gone) or begun <= at < life.placed.get(pod.uid, 0.0):
+                life.placed[pod.uid] = min(at, life.placed.get(pod.uid, FOREVER))
+
+    def _meets_a_new_owner(self, pod: Pod, lives: list[Life], change: Change) -> bool:
+        """Whether somebody owned what was removed, whom the worker could not see: a race, whose length is judged."""
+        act = self._act_at(pod, change.at)
+        return act is not None and any(
+            life.placed.get(pod.uid, FOREVER) <= change.at < life.gone and life.visible >= act.opened for life in lives
+        )
 
     def _placing(self, life: Life, pod: Pod) -> float:
         """When Kube-OVN began to put an EIP's address on a pod."""

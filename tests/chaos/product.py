@@ -18,6 +18,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from redis.client import Pipeline
+
 import producer.service
 import workers.reclaimer
 import workers.service
@@ -103,6 +105,12 @@ class _NoLock(GatewayLock):
 
     def ensure_held(self) -> None:
         pass
+
+    @contextmanager
+    def transaction(self) -> Iterator[Pipeline]:
+        with self._redis.pipeline(transaction=True) as pipe:
+            yield pipe
+            pipe.execute()
 
     def release_unless_changed(self, generation: int) -> bool:
         return True

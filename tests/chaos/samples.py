@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import psutil  # type: ignore[import-untyped]
+import psutil
 from redis import Redis
 
 from sandbox.processes import Process
@@ -134,7 +134,7 @@ class Logs:
         if event.get("event") == "done":
             self.outcomes[event["outcome"]] += 1
         if event.get("level") in ("warning", "error", "critical"):
-            self.complaints[str(event["event"])] += 1
+            self.complaints[f"{event['event']}: {event.get('reason', '')}"[:300]] += 1
 
 
 def _descriptors(pid: int) -> Iterator[str]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import sys
 import time
 from dataclasses import asdict
@@ -133,8 +134,10 @@ def main() -> int:
     parser.add_argument("--rate", type=float, default=environ.get("RATE", 5), help="EIPs created each second")
     parser.add_argument("--seed", type=int, default=1, help="what chance is made of")
     parser.add_argument("--report", type=Path, default=Path("chaos-report"), help="where the report is written")
+    parser.add_argument("--keep", action="store_true", help="keep the processes' logs beside the report")
     arguments = parser.parse_args()
     prepare()
+    arguments.report.mkdir(parents=True, exist_ok=True)
     history = min(HISTORY_SECONDS, arguments.minutes * 60 * HISTORY_SHARE)
     settings = {"history_days": round(history / 86400, 6), "intent_lifetime": history}
     with MeasuredStage(**settings) as stage:
@@ -142,13 +145,17 @@ def main() -> int:
         soak.run(arguments.minutes * 60)
         ends = soak.end()
         about = machine(stage.work_queue.redis)
+        for log in stage.directory.glob("*.log") if arguments.keep else ():
+            shutil.copy(log, arguments.report)
     samples, lives = soak.samples, soak.lives
     grown = growing(samples.seconds, samples.series)
     kept = not grown and not any(ends.values())
+    kept_up = not lives.never_ready and not any(growth.kind == "EIPs" for growth in grown)
     facts = {
         "kept": kept,
         "grows": [asdict(growth) for growth in grown],
         "at the end": ends,
+        "the sandbox kept up with the rate": kept_up,
         "EIPs": {
             "created": lives.created,
             "deleted": lives.deleted,
@@ -180,6 +187,10 @@ def main() -> int:
         sys.stdout.write(f"{name}: {facts[name]}\n")
     for growth in grown:
         sys.stdout.write(f"GROWS: {growth.kind}: {growth.name}, by {growth.by:g} from {growth.before:g}\n")
+    if not kept_up:
+        sys.stdout.write(
+            "The sandbox did not keep up with the rate, so what grows with the EIPs there are says nothing.\n"
+        )
     sys.stdout.write(f"{'Nothing grows.' if kept else 'Not kept.'} Report: {arguments.report / 'soak.json'}\n")
     return 0 if kept else 1
 

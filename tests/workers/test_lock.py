@@ -50,6 +50,30 @@ def test_a_holder_prolongs_it(redis: Redis, keys: Keys) -> None:
     assert redis.pttl(keys.lock("gw1")) > 9_000
 
 
+def test_a_holder_records_what_it_did(redis: Redis, keys: Keys) -> None:
+    with held(redis, keys).transaction() as pipe:
+        pipe.set("record", "done")
+    assert redis.get("record") == b"done"
+
+
+@pytest.mark.parametrize("another", [False, True])
+@pytest.mark.parametrize("meanwhile", [False, True])
+def test_a_holder_whose_lock_ran_out_records_nothing(redis: Redis, keys: Keys, another: bool, meanwhile: bool) -> None:
+    lock = held(redis, keys)
+
+    def lose() -> None:
+        redis.delete(keys.lock("gw1"))
+        if another:
+            held(redis, keys)
+
+    if not meanwhile:
+        lose()
+    with pytest.raises(LockLostError, match="before what was done there was recorded"), lock.transaction() as pipe:
+        pipe.set("record", "done")
+        lose()
+    assert not redis.exists("record")
+
+
 def test_a_holder_whose_lock_ran_out_is_told(redis: Redis, keys: Keys) -> None:
     lock = held(redis, keys)
     redis.delete(keys.lock("gw1"))
