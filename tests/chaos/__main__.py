@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import argparse
 import os
+import pickle
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 from sandbox.privileges import require_rights
+from tests.chaos.judge import Verdict
 from tests.chaos.product import MUTATIONS
 from tests.chaos.script import WEIGHTS
-from tests.chaos.torture import Plan, torture
+from tests.chaos.torture import Plan, judged, torture
 
 
 def main() -> int:
@@ -33,7 +36,10 @@ def main() -> int:
     parser.add_argument("--without", choices=MUTATIONS, default="", help="switch a safeguard of the product off")
     parser.add_argument("--report", type=Path, default=Path("chaos-report"), help="where the report is written")
     parser.add_argument("--keep", action="store_true", help="keep logs and evidence beside the report")
+    parser.add_argument("--again", type=Path, metavar="FILE", help="only judge once more what --keep kept of a run")
     arguments = parser.parse_args()
+    if arguments.again:
+        return _told(*judged(pickle.loads(arguments.again.read_bytes()), arguments.report), arguments.report)
     require_rights()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     plan = Plan(
@@ -46,13 +52,16 @@ def main() -> int:
         slow=arguments.slow,
         without=arguments.without,
     )
-    verdict, facts = torture(plan, arguments.report, keep=arguments.keep)
+    return _told(*torture(plan, arguments.report, keep=arguments.keep), arguments.report)
+
+
+def _told(verdict: Verdict, facts: dict[str, Any], reports: Path) -> int:
     told = {name: value for name, value in facts.items() if name not in ("script", "settings", "violations")}
     for name, value in told.items():
         sys.stdout.write(f"{name:42}{value}\n")
     for violation in facts["violations"][:50]:
         sys.stdout.write(f"{violation['at']:8.1f} s  {violation['kind']}: {violation['gateway']} {violation['what']}\n")
-    sys.stdout.write(f"report: {arguments.report / 'report.html'}\n")
+    sys.stdout.write(f"report: {reports / 'report.html'}\n")
     return 0 if verdict.kept else 1
 
 

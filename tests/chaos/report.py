@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+import math
 from collections import Counter
 from dataclasses import asdict
 from itertools import cycle
@@ -18,7 +19,7 @@ from tests.chaos.script import Fault
 from tests.chaos.witness import outcomes
 from tests.chaos.world import Told
 
-WIDTH, ROW, LEFT = 1400, 18, 190
+WIDTH, ROW, LEFT, LABEL = 1400, 18, 190, 60
 STYLE = """
 body{font:14px/1.4 system-ui,sans-serif;margin:2em;max-width:1440px;color:#222}
 table{border-collapse:collapse;margin:1em 0}td,th{padding:2px 12px 2px 0;text-align:left;vertical-align:top}
@@ -133,7 +134,7 @@ def _timeline(facts: dict[str, Any], told: Told, evidence: Evidence, verdict: Ve
 
     shapes: list[str] = []
     row = 0
-    for colour, kind in zip(cycle(COLOURS), sorted(facts["faults"]), strict=False):
+    for colour, kind in zip(cycle(COLOURS), sorted({fault["kind"] for fault in facts["script"]}), strict=False):
         y = row * ROW
         shapes.append(f"<text x=0 y={y + 13}>{kind}</text>")
         for fault in facts["script"]:
@@ -167,7 +168,7 @@ def _timeline(facts: dict[str, Any], told: Told, evidence: Evidence, verdict: Ve
         shapes.append(f"<line x1={place} x2={place} y1=0 y2={bottom} stroke='#b00'/>")
     shapes += [
         f"<text x={x(told.began + minute * 60)} y={bottom + 24} fill='#777'>{minute} min</text>"
-        for minute in range(int(seconds // 60) + 1)
+        for minute in range(0, int(seconds // 60) + 1, math.ceil(LABEL / 60 / scale))
     ]
     height = row * ROW + 30
     return f"<h2>Timeline</h2><svg viewBox='0 0 {WIDTH} {height}' width='100%'>{''.join(shapes)}</svg>"
