@@ -122,7 +122,7 @@ class Killer:
                 self._start("nowhere", {})
             seconds = self._start_of(job, due)
             if in_time:
-                waits.count(f"{len(killed)} workers killed")
+                waits.count("one worker killed" if len(killed) == 1 else f"{len(killed)} workers killed")
                 waits.seconds.append(seconds)
             else:
                 waits.count("killed when it was queued already, not counted")
