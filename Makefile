@@ -16,7 +16,7 @@ test: $(VENV)/dev  ## all tests; namespaces are made as root or in a user namesp
 chaos: $(VENV)/dev  ## the product under every fault we know: EIPS=10000 GATEWAYS=20 MINUTES=30 SEED=1
 	$(INSIDE) $(BIN)/python -m tests.chaos $(ARGS)
 
-soak: $(VENV)/dev  ## the product at a steady rate, and whether anything grows: MINUTES=30 RATE=5
+soak: $(VENV)/dev  ## the product at a steady rate, and whether anything grows: MINUTES=30 RATE=2
 	$(INSIDE) $(BIN)/python -m tests.chaos.soak $(ARGS)
 
 recovery: $(VENV)/dev  ## how soon the work of killed workers goes on: KILLS=20

@@ -68,7 +68,7 @@ CASES = (
 def main() -> int:
     """Read what is asked for, measure, report."""
     parser = argparse.ArgumentParser(prog="python -m tests.chaos.recovery", description=__doc__)
-    parser.add_argument("--kills", type=int, default=os.environ.get("KILLS", 20), help="how many of each kind")
+    parser.add_argument("--kills", type=int, default=os.environ.get("KILLS", "20"), help="how many of each kind")
     parser.add_argument("--seed", type=int, default=1, help="what chance is made of")
     parser.add_argument("--only", default="", help="only cases whose name contains this")
     parser.add_argument("--report", type=Path, default=Path("chaos-report"), help="where the report is written")

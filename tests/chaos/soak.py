@@ -129,9 +129,8 @@ class Soak:
 def main() -> int:
     """Read what is asked for, run, report."""
     parser = argparse.ArgumentParser(prog="python -m tests.chaos.soak", description=__doc__)
-    environ = os.environ
-    parser.add_argument("--minutes", type=float, default=environ.get("MINUTES", 30), help="how long")
-    parser.add_argument("--rate", type=float, default=environ.get("RATE", 5), help="EIPs created each second")
+    parser.add_argument("--minutes", type=float, default=os.environ.get("MINUTES", "30"), help="how long")
+    parser.add_argument("--rate", type=float, default=os.environ.get("RATE", "2"), help="EIPs created each second")
     parser.add_argument("--seed", type=int, default=1, help="what chance is made of")
     parser.add_argument("--report", type=Path, default=Path("chaos-report"), help="where the report is written")
     parser.add_argument("--keep", action="store_true", help="keep the processes' logs beside the report")
