@@ -99,5 +99,5 @@ class Keys:
         return f"{self.prefix}:trace:{work_id}"
 
     def index(self, term: str) -> str:
-        """Sorted set: work ids by time, for an EIP's name, UID or address."""
+        """Sorted set: work ids by when they are forgotten, for an EIP's name, UID or address."""
         return f"{self.prefix}:index:{term}"

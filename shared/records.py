@@ -24,6 +24,15 @@ TRACE_LIMIT = 200
 UNFINISHED_DAYS = 365
 """Records of work without an outcome live as long as RQ keeps failed jobs."""
 
+_INDEX = """
+redis.call('ZADD', KEYS[1], ARGV[2], ARGV[1])
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', ARGV[3])
+local last = redis.call('ZRANGE', KEYS[1], 0, 0, 'REV', 'WITHSCORES')
+redis.call('EXPIREAT', KEYS[1], math.ceil(tonumber(last[2])))
+"""
+"""An address that is handed out again and again is a term of ever more work: each entry goes with its record, and the
+index with its last entry."""
+
 
 class Records:
     """Reads and writes records."""
@@ -33,6 +42,7 @@ class Records:
         self._keys = keys
         self._finished_seconds = int(history_days * 86400)
         self._unfinished_seconds = UNFINISHED_DAYS * 86400
+        self._index = redis.register_script(_INDEX)
 
     def open(self, pipe: Pipeline, work: Work, event: str, **details: Any) -> None:
         """Start the record of work that is being published, or continue it when it is published again."""
@@ -40,9 +50,7 @@ class Records:
         pipe.hset(key, mapping={"payload": json.dumps(work_to_dict(work)), "gateway": work.gateway})
         pipe.hsetnx(key, "published_at", repr(time.time()))
         pipe.expire(key, self._unfinished_seconds)
-        for term in index_terms(work):
-            pipe.zadd(self._keys.index(term), {work.id: work.seen_at})
-            pipe.expire(self._keys.index(term), self._unfinished_seconds)
+        self._find_for(pipe, work, self._unfinished_seconds)
         self.trace(pipe, work.id, event, **details)
 
     def trace(self, pipe: Pipeline, work_id: str, event: str, **details: Any) -> None:
@@ -57,8 +65,15 @@ class Records:
         key = self._keys.record(work.id)
         pipe.hset(key, mapping={"outcome": outcome.value, "done_at": repr(time.time())})
         self.trace(pipe, work.id, "outcome", outcome=outcome.value, **details)
-        for expiring in (key, self._keys.trace(work.id), *map(self._keys.index, index_terms(work))):
+        for expiring in (key, self._keys.trace(work.id)):
             pipe.expire(expiring, self._finished_seconds)
+        self._find_for(pipe, work, self._finished_seconds)
+
+    def _find_for(self, pipe: Pipeline, work: Work, seconds: int) -> None:
+        """Let the work be found by what a person would look it up by, for so long from now on."""
+        now = time.time()
+        for term in index_terms(work):
+            self._index(keys=[self._keys.index(term)], args=[work.id, now + seconds, now], client=pipe)
 
     def note(self, pipe: Pipeline, work_id: str, field: str, value: str) -> None:
         """Remember something about unfinished work, for whoever works on it next."""
@@ -94,10 +109,14 @@ class Records:
 
     def find(self, term: str) -> list[str]:
         """Ids of the work about an EIP's name, UID or address, oldest first; a work id finds itself."""
-        found: list[bytes] = self._redis.zrange(self._keys.index(term), 0, -1)  # type: ignore[assignment]
-        if not found and self._redis.exists(self._keys.record(term)):
-            return [term]
-        return [work_id.decode() for work_id in found]
+        indexed: list[bytes] = self._redis.zrange(self._keys.index(term), 0, -1)  # type: ignore[assignment]
+        found = [work_id.decode() for work_id in indexed] or [term]
+        with self._redis.pipeline(transaction=False) as pipe:
+            for work_id in found:
+                pipe.hget(self._keys.record(work_id), "published_at")
+            published: list[bytes | None] = pipe.execute()
+        dated = [(float(at), work_id) for at, work_id in zip(published, found, strict=True) if at is not None]
+        return [work_id for _, work_id in sorted(dated)]
 
 
 def index_terms(work: Work) -> list[str]:
