@@ -162,10 +162,9 @@ class Collection:
             waker.set()
 
     def compact(self, version: int) -> None:
-        """Forget everything before a resourceVersion."""
-        self._forget(len(self._history))
+        """Tell nobody any more who asks for what was before a resourceVersion; watches that are open go on."""
         self._snapshots.clear()
-        self.oldest = version
+        self.oldest = max(self.oldest, version)
 
     def _forget(self, count: int) -> None:
         if count:

@@ -162,6 +162,19 @@ class TestWatches:
         sandbox_api.call(sandbox_api.server.cut_watches(Cut.END))
         assert [each["type"] for each in watch.ended().lines] == ["ADDED"]
 
+    def test_open_watches_that_lag_survive_a_compaction(self, api: KubeApi, sandbox_api: ApiServerThread) -> None:
+        watch = OpenWatch(api)
+
+        async def written_and_forgotten_at_once() -> None:
+            for name in ("one", "two"):
+                content = {"metadata": {"name": name, "uid": name}, "spec": {}}
+                sandbox_api.server.store.write(BY_PATH["kubeovn.io", "iptables-eips"], ("", name), content, None)
+            await sandbox_api.server.compact()
+
+        sandbox_api.call(written_and_forgotten_at_once())
+        sandbox_api.call(sandbox_api.server.cut_watches(Cut.END))
+        assert [each["object"]["metadata"]["name"] for each in watch.ended().lines] == ["one", "two"]
+
     def test_bookmarks_come_as_often_as_set(self, tmp_path: Path) -> None:
         with ApiServerThread(bookmark_interval=0.1) as server:
             api = KubeApi("sandbox", SandboxBackend(server), tmp_path / "kubeconfig", "")
