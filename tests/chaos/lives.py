@@ -8,9 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import threading
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -20,6 +17,7 @@ from sandbox import objects
 from sandbox.kubernetes_api import ApiError, KubernetesApi
 from sandbox.objects import EIPS
 from tests.chaos.cluster import SUBNET
+from tests.chaos.users import Users, is_ready, until
 from tests.chaos.witness import ApiWitness
 
 FIXED = 0.4
@@ -45,24 +43,18 @@ class _Slot:
     """The last one it had."""
 
 
-class Lives:
+class Lives(Users):
     """Runs so many slots in a thread of its own until so many EIPs were created, and leaves half of the last ones."""
 
     def __init__(self, server: str, witness: ApiWitness, gateways: list[str], *, eips: int, slots: int, seed: int):
+        super().__init__()
         self.created = 0
-        self.failure: BaseException | None = None
         self._server = server
         self._witness = witness
         self._gateways = gateways
         self._eips = eips
         self._slots = slots
         self._chance = random.Random(seed)
-        self._hurry = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-
-    def start(self) -> None:
-        """Begin."""
-        self._thread.start()
 
     @property
     def over(self) -> bool:
@@ -71,28 +63,11 @@ class Lives:
         Raises:
             BaseException: what ended a slot.
         """
-        if self.failure is not None:
-            raise self.failure
+        self.check()
         return not self._thread.is_alive()
 
-    def stop(self) -> None:
-        """Create no more, and wait until what there is has become what it was to become.
-
-        Raises:
-            BaseException: what ended a slot.
-        """
-        self._hurry.set()
-        self._thread.join()
-        if self.failure is not None:
-            raise self.failure
-
-    def _run(self) -> None:
-        try:
-            asyncio.run(self._all())
-        except BaseException as error:
-            self.failure = error
-
-    async def _all(self) -> None:
+    async def live(self) -> None:
+        """Live in all slots."""
         async with KubernetesApi(self._server) as api:
             slots = [_Slot(self._chance.choice(self._gateways)) for _ in range(self._slots)]
             await asyncio.gather(*(self._live(api, slot) for slot in slots))
@@ -100,7 +75,7 @@ class Lives:
     async def _live(self, api: KubernetesApi, slot: _Slot) -> None:
         chance = random.Random(self._chance.random())
         await asyncio.sleep(chance.uniform(0, LIFE_SECONDS[1]))
-        while self.created < self._eips and not self._hurry.is_set():
+        while self.created < self._eips and not self._told_to_end.is_set():
             self.created += 1
             if chance.random() >= SAME_GATEWAY:
                 slot.gateway = chance.choice(self._gateways)
@@ -110,10 +85,10 @@ class Lives:
             if chance.random() < EARLY:
                 await asyncio.sleep(chance.uniform(0, 1))
             else:
-                await self._until(partial(self._is_ready, name), PATIENCE)
+                await until(partial(self._is_ready, name), PATIENCE)
                 await asyncio.sleep(chance.uniform(*LIFE_SECONDS))
-            if (self.created >= self._eips or self._hurry.is_set()) and chance.random() < 0.5:
-                await self._until(partial(self._is_ready, name), PATIENCE)
+            if (self.created >= self._eips or self._told_to_end.is_set()) and chance.random() < 0.5:
+                await until(partial(self._is_ready, name), PATIENCE)
                 return
             slot.address = self._address_of(name)
             await self._delete(api, name)
@@ -130,7 +105,7 @@ class Lives:
                 if attempt == 19:
                     raise
                 await asyncio.sleep(0.5)
-        if not await self._until(lambda: name not in self._witness.objects, GONE_SECONDS):
+        if not await until(lambda: name not in self._witness.objects, GONE_SECONDS):
             raise TimeoutError(f"EIP {name} is not gone {GONE_SECONDS:g} s after its deletion")
 
     def _address_of(self, name: str) -> str | None:
@@ -141,14 +116,4 @@ class Lives:
         return any(item["spec"].get("v4ip") == address for item in list(self._witness.objects.values()))
 
     def _is_ready(self, name: str) -> bool:
-        item = self._witness.objects.get(name)
-        return bool(item and (item.get("status") or {}).get("ready") and item["metadata"].get("finalizers"))
-
-    @staticmethod
-    async def _until(condition: Callable[[], object], seconds: float) -> bool:
-        deadline = time.monotonic() + seconds
-        while not condition():
-            if time.monotonic() > deadline:
-                return False
-            await asyncio.sleep(0.03)
-        return True
+        return is_ready(self._witness.objects.get(name))

@@ -183,6 +183,14 @@ class ApiWitness:
         if self._connection is not None and self._connection.sock is not None:
             self._connection.sock.close()
         self._thread.join(5)
+        self.check()
+
+    def check(self) -> None:
+        """See that nothing was missed so far.
+
+        Raises:
+            Exception: the history has a gap, so that no verdict can be based on it.
+        """
         if self.failure is not None:
             raise self.failure
 

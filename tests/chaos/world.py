@@ -95,6 +95,7 @@ class World:
         heapq.heappush(self._agenda, (when, next(self._order), what))
 
     def _tick(self) -> None:
+        self._parts.api.check()
         while self._agenda and self._agenda[0][0] <= time.time():
             heapq.heappop(self._agenda)[2]()
         self._operate()
