@@ -75,16 +75,12 @@ class Records:
         for term in index_terms(work):
             self._index(keys=[self._keys.index(term)], args=[work.id, now + seconds, now], client=pipe)
 
-    def note(self, pipe: Pipeline, work_id: str, field: str, value: str) -> None:
-        """Remember something about unfinished work, for whoever works on it next."""
-        pipe.hset(self._keys.record(work_id), field, value)
-
-    def note_now(self, *work_ids: str, **fields: str) -> None:
-        """Remember something about unfinished work, in a transaction of its own."""
+    def note(self, *work_ids: str, **fields: str) -> None:
+        """Remember something about unfinished work, for whoever works on it next; in a transaction of its own."""
+        mapping: dict[Any, Any] = {**fields}
         with self._redis.pipeline() as pipe:
             for work_id in work_ids:
-                for name, value in fields.items():
-                    self.note(pipe, work_id, name, value)
+                pipe.hset(self._keys.record(work_id), mapping=mapping)
             pipe.execute()
 
     def fields(self, work_id: str) -> dict[str, str]:

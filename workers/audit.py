@@ -104,7 +104,7 @@ class GatewayAudits:
         """Since when each address that is unowned now was seen so, without a look in between that said otherwise."""
         stored = json.loads(self._work_queue.records.fields(work.id).get("suspects", "{}"))
         suspects = {ip: stored.get(ip, now) for ip in unowned_ips}
-        self._work_queue.records.note_now(work.id, suspects=json.dumps(suspects))
+        self._work_queue.records.note(work.id, suspects=json.dumps(suspects))
         return suspects
 
     @staticmethod

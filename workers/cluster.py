@@ -50,7 +50,9 @@ class Owners:
     by_address: dict[str, str] = field(default_factory=dict)
     """Address → who owns it, in words."""
     placed: set[str] = field(default_factory=set)
-    """Addresses that Kube-OVN has put on the gateway for their owner."""
+    """Addresses that Kube-OVN has put on the gateway for an owner that the API lists."""
+    known: dict[str, str] = field(default_factory=dict)
+    """Address → UID of its owner, where only the inventory tells of one."""
     waiting: list[EIP] = field(default_factory=list)
     """EIPs of the gateway that have no address yet."""
 
@@ -144,25 +146,28 @@ class Cluster:
             state = "terminating EIP" if eip.terminating else "EIP"
             owners.by_address |= dict.fromkeys(eip.addresses, f"{state} {eip.name}")
             owners.placed |= set(eip.addresses) if eip.placed else set()
+        redis, keys = self._work_queue.redis, self._work_queue.keys
         for address in sorted(set(map(str, addresses)) - set(owners.by_address)):
-            self._add_known(owners, gateway, address)
+            uid: bytes | None = redis.srandmember(keys.owners(gateway, address))  # type: ignore[assignment]
+            if uid:
+                owners.known[address] = uid.decode()
+                owners.by_address[address] = f"known EIP with UID {uid.decode()}"
         return owners
 
-    def _add_known(self, owners: Owners, gateway: str, address: str) -> None:
-        redis, keys = self._work_queue.redis, self._work_queue.keys
-        uid: bytes | None = redis.srandmember(keys.owners(gateway, address))  # type: ignore[assignment]
-        if uid is None:
-            return
-        owners.by_address[address] = f"known EIP with UID {uid.decode()}"
-        stored: bytes | None = redis.hget(keys.inventory, uid.decode())  # type: ignore[assignment]
-        eip = EIP.from_json(stored) if stored is not None else None
-        if eip is not None and eip.placed and self._is_there(eip):
-            owners.placed.add(address)
+    def is_placed(self, owners: Owners, address: IPAddress) -> bool:
+        """Whether Kube-OVN has put an address on the gateway for an owner that is there.
 
-    def _is_there(self, eip: EIP) -> bool:
-        """Whether the API has an EIP that its list lacks: a list may be wrong, and so may be what is known."""
+        An owner that the API's list lacks is asked for by name: the list may be wrong, and so may be what is known.
+        """
+        uid = owners.known.get(str(address))
+        if uid is None:
+            return str(address) in owners.placed
+        stored: bytes | None = self._work_queue.redis.hget(self._work_queue.keys.inventory, uid)  # type: ignore[assignment]
+        eip = EIP.from_json(stored) if stored is not None else None
+        if eip is None or not eip.placed:
+            return False
         found = self._api.get(f"{EIPS}/{eip.name}")
-        return found is not None and found["metadata"].get("uid") == eip.uid
+        return found is not None and found["metadata"].get("uid") == uid
 
     def _eips_of(self, gateway: str) -> list[Object]:
         """At least the gateway's EIPs. The controller labels an EIP only after its address is on the gateway."""

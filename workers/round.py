@@ -193,7 +193,7 @@ class Round:
                 details = {"put_back": places, "owners": _named(again, free & regained)}
                 answers[release.id] = Result(Outcome.RESTORED, details)
             elif newcomers:
-                self._work_queue.records.note_now(release.id, deleted="")
+                self._work_queue.records.note(release.id, deleted="")
                 why = f"put back: EIP {', '.join(newcomers)} came during the deletion and has no address yet"
                 answers[release.id] = NotNowError(why, self._settings.busy_pause)
             else:
@@ -208,7 +208,7 @@ class Round:
         site.now = site.gateway.read()
         if not any(a.ip in targets and a.interface not in self._inside for a in site.now.addresses):
             # Should anything after this line fail, the next try finds nothing and still tells the truth.
-            self._work_queue.records.note_now(*work_ids, deleted=site.pod.place.name)
+            self._work_queue.records.note(*work_ids, deleted=site.pod.place.name)
         differences = missing_after(site.before, site.now, targets, self._inside)
         if differences:
             raise VerificationError(
@@ -245,7 +245,7 @@ class Round:
         if not owned:
             return self._looks.concluded(work, Outcome.ALREADY_ABSENT)
         # Where Kube-OVN is not done yet it may be that it never will be: the address may live on another gateway.
-        placed = [ip for ip in owned if str(ip) in owners.placed]
+        placed = [ip for ip in owned if self._cluster.is_placed(owners, ip)]
         put_back = []
         for site in sites:
             addresses = [
