@@ -17,10 +17,10 @@ chaos: $(VENV)/dev  ## the product under every fault we know: EIPS=10000 GATEWAY
 	$(INSIDE) $(BIN)/python -m tests.chaos $(ARGS)
 
 soak: $(VENV)/dev  ## the product at a steady rate, and whether anything grows: MINUTES=30 RATE=2
-	$(INSIDE) $(BIN)/python -m tests.chaos.soak $(ARGS)
+	$(INSIDE) $(BIN)/python -m tests.soak $(ARGS)
 
 recovery: $(VENV)/dev  ## how soon the work of killed workers goes on: KILLS=20
-	$(INSIDE) $(BIN)/python -m tests.chaos.recovery $(ARGS)
+	$(INSIDE) $(BIN)/python -m tests.recovery $(ARGS)
 
 lint: $(VENV)/dev  ## style, as CI checks it
 	$(BIN)/ruff check .

@@ -17,8 +17,8 @@ from sandbox import objects
 from sandbox.kubernetes_api import ApiError, KubernetesApi
 from sandbox.objects import EIPS
 from tests.chaos.cluster import SUBNET
-from tests.chaos.users import Users, is_ready, until
 from tests.chaos.witness import ApiWitness
+from tests.users import Users, is_ready, until
 
 FIXED = 0.4
 """How many EIPs ask for the address that their user had before."""

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from tests.chaos.growth import Growth, growing
+from tests.soak.growth import Growth, growing
 
 SECONDS = [5.0 * number for number in range(360)]
 

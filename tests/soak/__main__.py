@@ -1,10 +1,10 @@
-"""What grows when nothing goes wrong: `python -m tests.chaos.soak --minutes 30 --rate 5 --report DIR`.
+"""What grows when nothing goes wrong: `python -m tests.soak --minutes 30 --rate 5 --report DIR`.
 
 Producers, workers with either driver, Kube-OVN's controller with its bug, and EIPs that come and go at a steady rate.
 Every few seconds it is looked how much memory, how many descriptors, sockets, threads and namespaces the product's
 processes have, and how many keys of each kind are in Redis. After a warm-up none of it may grow. What is kept of
 finished releases must have stopped growing by then, so Redis keeps it for a few minutes instead of the days that are
-the default, and producers (`tests.chaos.forgetful`) remember the last few hundred instead of thousands.
+the default, and producers (`tests.soak.forgetful`) remember the last few hundred instead of thousands.
 
 DIR/soak.json has every sample, DIR/soak.svg shows them. The exit status is 1 when something grows, or when a release
 came to no end.
@@ -22,12 +22,12 @@ from pathlib import Path
 from typing import Any
 
 from sandbox.processes import Process
-from tests.chaos.forgetful import REMEMBERED_WORKS
-from tests.chaos.growth import TOLERANCES, WARM_UP, WINDOW, growing
-from tests.chaos.measuring import MeasuredStage, machine, prepare, write_json
-from tests.chaos.samples import Logs, Samples, of_processes, of_redis
-from tests.chaos.soak_chart import draw
-from tests.chaos.steady import SteadyLives
+from tests.measuring import MeasuredStage, machine, prepare, write_json
+from tests.soak.chart import draw
+from tests.soak.forgetful import REMEMBERED_WORKS
+from tests.soak.growth import TOLERANCES, WARM_UP, WINDOW, growing
+from tests.soak.samples import Logs, Samples, of_processes, of_redis
+from tests.soak.steady import SteadyLives
 
 SAMPLE_SECONDS = 5.0
 HISTORY_SECONDS = 180.0
@@ -113,7 +113,7 @@ class Soak:
 
     def _producers(self) -> list[Process]:
         names = [f"producer {number}" for number in range(PRODUCERS)]
-        return self._started([self._stage.launch(name, "tests.chaos.forgetful") for name in names])
+        return self._started([self._stage.launch(name, "tests.soak.forgetful") for name in names])
 
     def _workers(self) -> list[Process]:
         names = {f"worker {number}, {driver}": driver for number, driver in enumerate(DRIVERS)}
@@ -128,7 +128,7 @@ class Soak:
 
 def main() -> int:
     """Read what is asked for, run, report."""
-    parser = argparse.ArgumentParser(prog="python -m tests.chaos.soak", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tests.soak", description=__doc__)
     parser.add_argument("--minutes", type=float, default=os.environ.get("MINUTES", "30"), help="how long")
     parser.add_argument("--rate", type=float, default=os.environ.get("RATE", "2"), help="EIPs created each second")
     parser.add_argument("--seed", type=int, default=1, help="what chance is made of")

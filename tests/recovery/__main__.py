@@ -1,4 +1,4 @@
-"""How long a killed worker's jobs wait: `python -m tests.chaos.recovery --kills 20 --report DIR`.
+"""How long a killed worker's jobs wait: `python -m tests.recovery --kills 20 --report DIR`.
 
 With the product's settings as they are by default. Two promises are measured, each in the ways it can be put to the
 test: that a job whose worker is killed comes to an outcome within a minute, wherever in its life the worker died; and
@@ -15,11 +15,11 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import quantiles
 from typing import Any
 
-from tests.chaos.kills import BATCH, BETWEEN_KILLS, PATIENCE, SURVIVORS, Killer, Waits
-from tests.chaos.measuring import MeasuredStage, machine, prepare, write_json
+from tests.measuring import MeasuredStage, machine, prepare, write_json
+from tests.recovery.kills import BATCH, BETWEEN_KILLS, PATIENCE, SURVIVORS, Killer
+from tests.recovery.waits import Waits, judged
 
 OUTCOME_SECONDS = 60.0
 """From the kill until another worker has recorded the job's outcome."""
@@ -67,7 +67,7 @@ CASES = (
 
 def main() -> int:
     """Read what is asked for, measure, report."""
-    parser = argparse.ArgumentParser(prog="python -m tests.chaos.recovery", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tests.recovery", description=__doc__)
     parser.add_argument("--kills", type=int, default=os.environ.get("KILLS", "20"), help="how many of each kind")
     parser.add_argument("--seed", type=int, default=1, help="what chance is made of")
     parser.add_argument("--only", default="", help="only cases whose name contains this")
@@ -100,23 +100,6 @@ def main() -> int:
     write_json(arguments.report / "recovery.json", {**facts, "cases": found})
     sys.stdout.write(f"report: {arguments.report / 'recovery.json'}\n")
     return 0 if facts["kept"] else 1
-
-
-def judged(limit: float, waits: Waits) -> dict[str, Any]:
-    """What a case came to; `kept` says whether it was within its limit each time."""
-    known = [seconds for seconds in waits.seconds if seconds is not None]
-    hundredths = quantiles(known, n=100, method="inclusive") if len(known) > 1 else (known or [0.0]) * 99
-    return {
-        "kept": bool(known) and len(known) == len(waits.seconds) and max(known) <= limit,
-        "limit": limit,
-        "count": len(waits.seconds),
-        "lost": len(waits.seconds) - len(known),
-        "median": round(hundredths[49], 3),
-        "p95": round(hundredths[94], 3),
-        "longest": max(known, default=None),
-        "found": dict(sorted(waits.found.items())),
-        "seconds": waits.seconds,
-    }
 
 
 def row(name: str, case: dict[str, Any]) -> str:

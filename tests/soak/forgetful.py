@@ -1,4 +1,4 @@
-"""The product's producer, which remembers a few hundred pieces of work instead of thousands: `python -m tests.chaos.forgetful`.
+"""The product's producer, which remembers a few hundred pieces of work instead of thousands: `python -m tests.soak.forgetful`.
 
 So what it keeps in memory must have stopped growing soon, as it does by itself after a day or a week.
 """

@@ -18,7 +18,7 @@ import psutil
 from redis import Redis
 
 from sandbox.processes import Process
-from tests.chaos.growth import TOLERANCES
+from tests.soak.growth import TOLERANCES
 
 MB = 1024 * 1024
 PREFIX = "eip-reclaimer"

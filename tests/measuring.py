@@ -1,6 +1,6 @@
 """What the measurements beside the torture stand on: the real product on a sandbox cluster, and nobody who disturbs it.
 
-`python -m tests.chaos.soak` looks for what grows, `python -m tests.chaos.recovery` for how long a killed worker's jobs
+`python -m tests.soak` looks for what grows, `python -m tests.recovery` for how long a killed worker's jobs
 wait. Both end only what they started, also when they are interrupted.
 """
 

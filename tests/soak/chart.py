@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from tests.chaos.growth import WARM_UP
-from tests.chaos.samples import Samples
+from tests.soak.growth import WARM_UP
+from tests.soak.samples import Samples
 
 MEMORY = ("resident memory, MB",)
 PANELS: tuple[tuple[str, tuple[str, ...], str], ...] = (

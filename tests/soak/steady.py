@@ -13,7 +13,7 @@ from typing import Any
 from sandbox import objects
 from sandbox.kubernetes_api import KubernetesApi
 from sandbox.objects import EIPS
-from tests.chaos.users import Users, is_ready, until
+from tests.users import Users, is_ready, until
 
 LIFE_SECONDS = (2.0, 8.0)
 EARLY = 0.1

@@ -1,4 +1,4 @@
-"""A worker that can be caught at an exact place of a job's life: `python -m tests.chaos.held DIRECTORY NAME PLACE`.
+"""A worker that can be caught at an exact place of a job's life: `python -m tests.recovery.held DIRECTORY NAME PLACE`.
 
 Where a file DIRECTORY/<job id> exists, the worker leaves a file DIRECTORY/<job id>.NAME when it comes to the place
 with that job, and does not go on until the first file is gone. It touches DIRECTORY/waiting.NAME when it waits for a

@@ -11,7 +11,6 @@ import random
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from ipaddress import ip_address
 from pathlib import Path
@@ -23,7 +22,8 @@ from sandbox.processes import Process
 from shared.kube.api import KubeApi
 from shared.models import Release
 from shared.settings import load_settings
-from tests.chaos.measuring import MeasuredStage
+from tests.measuring import MeasuredStage
+from tests.recovery.waits import Waits
 
 ADDRESS = "10.1.69.205"
 SURVIVORS = 3
@@ -38,18 +38,6 @@ SHORTLY_BEFORE = 0.3
 """How many seconds before a retry is due the workers that know of it die."""
 ATTEMPTS = 3
 """How many retries are tried for each kill that comes in time, on a machine that has much else to do."""
-
-
-@dataclass
-class Waits:
-    """What a kind of kill cost: seconds each, None where the job was lost."""
-
-    seconds: list[float | None] = field(default_factory=list)
-    found: dict[str, int] = field(default_factory=dict)
-    """Where the dead worker's job was, by Redis, how often."""
-
-    def count(self, place: str) -> None:
-        self.found[place] = self.found.get(place, 0) + 1
 
 
 class Killer:
@@ -69,7 +57,7 @@ class Killer:
         self._cluster_uid = KubeApi(settings).cluster_uid()
 
     def in_the_middle(self, place: str, kills: int, **settings: Any) -> Waits:
-        """Kill workers with a job in hand at a place (`tests.chaos.held`): from the kill until the job's outcome."""
+        """Kill workers with a job in hand at a place (`tests.recovery.held`): from the kill until the job's outcome."""
         self._begin(place)
         waits = Waits()
         for first in range(0, kills, BATCH):
@@ -152,7 +140,7 @@ class Killer:
         # Not the process id: those come again.
         name = f"worker-{self._started}"
         self._workers.append(
-            self._stage.launch(name, "tests.chaos.held", str(self._directory), name, place, **settings)
+            self._stage.launch(name, "tests.recovery.held", str(self._directory), name, place, **settings)
         )
 
     def _kill(self, *victims: Process) -> None:

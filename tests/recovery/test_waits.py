@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.chaos.kills import Waits
-from tests.chaos.recovery import judged
+from tests.recovery.waits import Waits, judged
 
 
 @pytest.mark.parametrize(
