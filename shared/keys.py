@@ -42,6 +42,11 @@ class Keys:
         return f"{self.prefix}:audited"
 
     @property
+    def reports(self) -> str:
+        """Hash: gateway → what its last audit saw, as JSON."""
+        return f"{self.prefix}:reports"
+
+    @property
     def producers(self) -> str:
         """Hash: producer id → JSON with its last commit."""
         return f"{self.prefix}:producers"

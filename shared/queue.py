@@ -15,6 +15,7 @@ from rq.serializers import JSONSerializer
 from shared.keys import Keys
 from shared.models import Work, work_to_dict
 from shared.records import Records
+from shared.reports import Reports
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,6 +39,7 @@ class WorkQueue:
         self.redis = redis
         self.keys = Keys(settings.key_prefix)
         self.records = Records(redis, self.keys, settings.history_days)
+        self.reports = Reports(redis, self.keys)
         self.name = settings.queue
         self._settings = settings
         self.queue = self.open(self.name)
