@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from cli import brake
+from cli.audit import audit
 from cli.options import Json, Kubeconfig, RedisUrl, settings_of
 from cli.trace import trace
 
@@ -16,10 +17,12 @@ app = typer.Typer(
     help="Takes the addresses of deleted Kube-OVN EIPs off their gateways: exactly those, and proves it. "
     "Every option is also a variable EIP_RECLAIMER_*.",
     no_args_is_help=True,
+    rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
 app.add_typer(brake.app, name="brake", no_args_is_help=True)
 app.command()(trace)
+app.command()(audit)
 
 
 @app.command()

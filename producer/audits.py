@@ -1,7 +1,8 @@
 """Letting gateways be audited: all of them after a gap of events, and as often as an operator wants.
 
 What came and went while nobody saw events is in no list, and an address that no object ever named is in no event: only
-looking at the gateways finds them. Several producers may want the same; the transaction lets one of them.
+looking at the gateways finds them. After a gap what is found is released, as its events would have had it; by
+default the periodic audits only report. Several producers may want the same; the transaction lets one of them.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ log = get_logger(__name__)
 class Audits:
     """Publishes them when they are due."""
 
-    def __init__(self, api: KubeApi, inventory: Inventory, interval: float) -> None:
-        """`interval` is in seconds; 0 is for those after a gap only."""
+    def __init__(self, api: KubeApi, inventory: Inventory, interval: float, *, apply: bool) -> None:
+        """`interval` is in seconds, 0 for those after a gap only; `apply` says whether periodic ones release."""
         self._api = api
         self._work_queue = inventory.work_queue
         self._redis = inventory.work_queue.redis
@@ -42,6 +43,7 @@ class Audits:
         self._cluster = inventory.cluster
         self._producer = inventory.producer
         self._interval = interval
+        self._apply = apply
 
     @property
     def due(self) -> Literal["gap", "periodic"] | None:
@@ -85,6 +87,7 @@ class Audits:
                     uid=None,
                     seen_at=now,
                     reason=reason,
+                    apply=self._apply or reason == "gap",
                 )
                 for gateway in gateways
                 # A gateway that cannot be audited for long does not need one audit after another.

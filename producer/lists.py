@@ -53,7 +53,7 @@ class Lists:
         self._memory = memory
         self._brake = brake
         self._recheck = settings.brake_recheck
-        self._audits = Audits(api, inventory, settings.audit_interval)
+        self._audits = Audits(api, inventory, settings.audit_interval, apply=settings.audit_apply)
         self._checked = float("-inf")
         """When that was done last, on the monotonic clock."""
 

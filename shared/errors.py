@@ -43,6 +43,10 @@ class InvalidPayloadError(PermanentError):
     """A job, an object or a setting does not have the shape it must have."""
 
 
+class UnknownGatewayError(PermanentError):
+    """No gateway object has that name."""
+
+
 class ProtectedAddressError(PermanentError):
     """The address is the gateway's own, or the subnet's; it is never taken away."""
 

@@ -60,10 +60,16 @@ class EIP:
     placed: bool
     """Whether Kube-OVN has put its addresses on the gateway, as far as the object tells: one that asks for an address
     names it before, and may never get it."""
-    terminating: bool
+    terminating_since: float | None
+    """When its deletion was asked for, seconds since the epoch; None while it was not."""
     resource_version: int
     created: float
     """Seconds since the epoch."""
+
+    @property
+    def terminating(self) -> bool:
+        """Whether its deletion was asked for; Kube-OVN is still at it."""
+        return self.terminating_since is not None
 
     def to_json(self) -> str:
         """One line, for the inventory."""
@@ -129,12 +135,14 @@ class Confirmation(AddressPayload):
 
 
 class Audit(Payload):
-    """Compare one gateway with the API and release what nobody owns."""
+    """Compare one gateway with the API."""
 
     kind: Literal["audit"] = "audit"
     reason: Literal["deleted", "missing", "gap", "periodic", "requested"]
     """An EIP without a known address was deleted, or was missing from a list; events were missed; it was time; somebody
     asked."""
+    apply: bool = True
+    """Whether what nobody owns is released; without it it is only reported."""
 
 
 Work = Release | Confirmation | Audit

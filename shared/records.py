@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 from shared.models import Outcome, Work, parse_work, work_to_dict
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from redis import Redis
     from redis.client import Pipeline
 
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
 
 TRACE_LIMIT = 200
 """Events kept of one piece of work; a job that is retried for days does not grow without bound."""
+
+BATCH = 500
+"""Questions to Redis in one go."""
 
 UNFINISHED_DAYS = 365
 """Records of work without an outcome live as long as RQ keeps failed jobs."""
@@ -97,6 +102,24 @@ class Records:
         """The work itself, as it was published."""
         stored: bytes | None = self._redis.hget(self._keys.record(work_id), "payload")  # type: ignore[assignment]
         return parse_work(stored) if stored else None
+
+    def about(self, terms: Sequence[str]) -> dict[str, list[Work]]:
+        """The work about each of these names, UIDs or addresses; those that nothing is about left out."""
+        found: dict[str, list[Work]] = {}
+        for start in range(0, len(terms), BATCH):
+            batch = terms[start : start + BATCH]
+            with self._redis.pipeline(transaction=False) as pipe:
+                for term in batch:
+                    pipe.zrange(self._keys.index(term), 0, -1)
+                indexed: list[list[bytes]] = pipe.execute()
+                entries = [(term, each.decode()) for term, ids in zip(batch, indexed, strict=True) for each in ids]
+                for _, work_id in entries:
+                    pipe.hget(self._keys.record(work_id), "payload")
+                payloads: list[bytes | None] = pipe.execute()
+            for (term, _), payload in zip(entries, payloads, strict=True):
+                if payload is not None:
+                    found.setdefault(term, []).append(parse_work(payload))
+        return found
 
     def events(self, work_id: str) -> list[dict[str, Any]]:
         """The life of a piece of work, oldest first; each with `at` (seconds since the epoch) and `event`."""

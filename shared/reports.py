@@ -6,12 +6,12 @@ A report tells what a gateway carried and what was found wrong with it; deciding
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection, Iterable, Mapping
 
     from redis import Redis
 
@@ -48,6 +48,8 @@ class Carried:
     """The gateway's pods that have it."""
     owner: str | None
     """The EIP that owns it there, by name; None for none."""
+    subnet: str
+    """The external subnet it is of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +81,8 @@ class GatewayReport:
     """When it was looked at, seconds since the epoch."""
     by: str
     """The audit: a job's id, or the command."""
+    namespace: str | None = None
+    """Where its pods live; None where none was found."""
     pods: tuple[str, ...] = ()
     carried: tuple[Carried, ...] = ()
     findings: tuple[Finding, ...] = ()
@@ -112,6 +116,13 @@ class Reports:
         if mapping:
             self._redis.hset(self._key, mapping=mapping)
 
+    def keep_only(self, reports: Iterable[GatewayReport]) -> None:
+        """Keep these, of all gateways there are."""
+        reports = list(reports)
+        kept: list[bytes] = self._redis.hkeys(self._key)  # type: ignore[assignment]
+        self.keep(reports)
+        self.forget({gateway.decode() for gateway in kept} - {report.gateway for report in reports})
+
     def forget(self, gateways: Collection[str]) -> None:
         """Drop what was kept of gateways that are gone."""
         if gateways:
@@ -123,6 +134,65 @@ class Reports:
         return GatewayReport.from_json(stored) if stored else None
 
     def all(self) -> list[GatewayReport]:
-        """The last report of every gateway, by its name."""
+        """The last report of every gateway, by its name; what two of them carry is told as doubled."""
         stored: dict[bytes, bytes] = self._redis.hgetall(self._key)  # type: ignore[assignment]
-        return [GatewayReport.from_json(text) for _, text in sorted(stored.items())]
+        return with_doubles(GatewayReport.from_json(text) for _, text in sorted(stored.items()))
+
+
+def merged(before: GatewayReport, now: GatewayReport) -> GatewayReport:
+    """What two parts of one audit saw that looked at different pods; of a pod that both saw, the later counts."""
+    seen_before = set(before.pods) - set(now.pods)
+    carried = {each.ip: each for each in now.carried}
+    for each in before.carried:
+        pods = set(each.pods) & seen_before
+        if pods:
+            known = carried.get(each.ip, each)
+            carried[each.ip] = replace(known, pods=tuple(sorted({*pods, *(known.pods if each.ip in carried else ())})))
+    findings = {(each.kind, each.address, each.eip): each for each in now.findings}
+    if seen_before:
+        findings = {(each.kind, each.address, each.eip): each for each in before.findings} | findings
+    return replace(
+        now,
+        pods=tuple(sorted(seen_before | set(now.pods))),
+        carried=tuple(carried.values()),
+        findings=tuple(findings.values()),
+    )
+
+
+def with_doubles(reports: Iterable[GatewayReport]) -> list[GatewayReport]:
+    """The reports, telling as doubled what two gateways carry.
+
+    A leak that another gateway carries too may be mended; an address that an EIP of each owns only a person can judge.
+    """
+    reports = list(reports)
+    carriers: dict[tuple[str, str], dict[str, str | None]] = {}
+    for report in reports:
+        for each in report.carried:
+            carriers.setdefault((each.subnet, each.ip), {})[report.gateway] = each.owner
+    told = []
+    for report in reports:
+        findings = list(report.findings)
+        for each in report.carried:
+            others = {name: who for name, who in carriers[each.subnet, each.ip].items() if name != report.gateway}
+            if others:
+                findings = _told_as_doubled(report, findings, each, others)
+        told.append(replace(report, findings=tuple(findings)))
+    return told
+
+
+def _told_as_doubled(
+    report: GatewayReport, findings: list[Finding], carried: Carried, others: Mapping[str, str | None]
+) -> list[Finding]:
+    also = f"gateway {', '.join(others)} carries it too"
+    if carried.owner is not None:
+        owners = {f"EIP {who} of gateway {name}" for name, who in others.items() if who is not None}
+        if not owners:
+            return findings
+        why = f"{also}, for {', '.join(sorted(owners))}: delete one of these EIPs"
+        return [*findings, Finding(Kind.DOUBLED, report.gateway, carried.ip, carried.owner, why, report.at)]
+    return [
+        replace(each, kind=Kind.DOUBLED, why=f"{each.why}; {also}")
+        if each.kind is Kind.LEAKED and each.address == carried.ip
+        else each
+        for each in findings
+    ]

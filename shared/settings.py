@@ -85,11 +85,15 @@ class Settings(BaseSettings):
     """How long a gateway's releases wait for an EIP of it that has no address yet."""
     intent_lifetime: Seconds = 3600
     """How long an address that was taken away is remembered, so that a late owner gets it back."""
-    audit_interval: Annotated[float, Field(ge=0)] = 0
-    """How often every gateway is audited, and what nobody owns there is released; 0 is never, so that what leaked
-    before the installation is looked at by a person first."""
+    audit_interval: Annotated[float, Field(ge=0)] = 3600
+    """How often every gateway is audited; 0 is never."""
+    audit_apply: bool = False
+    """Whether these audits release what nobody owns; without it they report it, so that what leaked before the
+    installation is looked at by a person first."""
     audit_pause: Seconds = 2
     """An address is a leak only when seen unowned twice, this far apart."""
+    stuck_after: Seconds = 300
+    """An EIP is reported as stuck when it has been terminating, or without an address, for so long."""
 
     lock_lifetime: Annotated[float, Field(ge=2)] = 30
     """A gateway's lock frees itself after this."""

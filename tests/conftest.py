@@ -84,6 +84,7 @@ class Product:
             "netns_dir": cluster.netns_dir,
         }
         quick = {"busy_pause": 0.1, "retry_base": 0.2, "lock_lifetime": 5, "audit_pause": 0.3, "brake_recheck": 0.3}
+        quick["audit_interval"] = 0
         self.settings: Settings = load_settings(**{**where, **quick, **settings})
         self.api = KubeApi(self.settings)
         self.work_queue = WorkQueue(connect(self.settings), self.settings)

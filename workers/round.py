@@ -24,8 +24,9 @@ from shared.models import Audit, Confirmation, IPAddress, Outcome, Release, Work
 from shared.queue import WorkQueue
 from shared.settings import Settings
 from workers.answers import Answer, Result
-from workers.audit import GatewayAudits
-from workers.cluster import Cluster, Owners, Pod
+from workers.audits.comparison import Expected
+from workers.audits.gateway import GatewayAudits
+from workers.cluster import Cluster
 from workers.failures import ElsewhereError, NotNowError
 from workers.gateways.interface import Address, Driver, Gateway, Snapshot
 from workers.gateways.plan import missing_after, plan_deletion, plan_restoration
@@ -33,6 +34,8 @@ from workers.guards import why_protected
 from workers.hold import Hold
 from workers.intents import Intents
 from workers.looks import Looks
+from workers.owners import Owners
+from workers.places import Pod
 
 log = get_logger(__name__)
 
@@ -81,6 +84,7 @@ class Round:
         """
         gateway = self._cluster.gateway(gateway_name)
         if gateway is None:
+            self._work_queue.reports.forget([gateway_name])
             return {work.id: Result(Outcome.GATEWAY_GONE) for work in works}
         subnets = self._cluster.external_subnets(
             gateway, [work.subnet for work in works if not isinstance(work, Audit)]
@@ -147,7 +151,8 @@ class Round:
         answers |= self._release(gateway, releases, sites, owners, fence)
         for work in others:
             if isinstance(work, Audit):
-                answers[work.id] = self._audits.answer(work, [site.now for site in sites], subnets, own, owners)
+                snapshots = {site.pod.place.name: site.now for site in sites}
+                answers[work.id] = self._audits.answer(work, snapshots, Expected(owners, own, subnets))
             else:
                 answers[work.id] = self._confirm(gateway, work, sites, subnets, owners, fence)
         return answers

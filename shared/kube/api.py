@@ -69,13 +69,20 @@ class KubeApi:
             HistoryGoneError: the list took longer than the API keeps its pages; ask again.
         """
         items: list[Object] = []
-        page = self._page(path, {"limit": str(self._page_size), **query})
-        while True:
+        version = 0
+        for page in self._pages(path, query):
             items += page.get("items") or []
-            token = page["metadata"].get("continue")
-            if not token:
-                return items, int(page["metadata"]["resourceVersion"])
-            page = self._page(path, {"limit": str(self._page_size), **query, "continue": token})
+            version = int(page["metadata"]["resourceVersion"])
+        return items, version
+
+    def each_object(self, path: str, **query: str) -> Iterator[Object]:
+        """All objects, one after another, for whom a whole list would take too much memory.
+
+        Raises:
+            HistoryGoneError: reading took longer than the API keeps its pages; ask again.
+        """
+        for page in self._pages(path, query):
+            yield from page.get("items") or []
 
     def version_of(self, path: str) -> int:
         """The resourceVersion of a collection now."""
@@ -119,6 +126,17 @@ class KubeApi:
     def create(self, path: str, body: Object) -> Object:
         """Create an object in a collection."""
         return self._object(path, self._request(path, {}, method="POST", body=body))
+
+    def _pages(self, path: str, query: Mapping[str, str]) -> Iterator[Object]:
+        """The pages of a list; the last one's resourceVersion is that of the list."""
+        token = ""
+        while True:
+            following = {"continue": token} if token else {}
+            page = self._page(path, {"limit": str(self._page_size), **query, **following})
+            yield page
+            token = page["metadata"].get("continue")
+            if not token:
+                return
 
     def _page(self, path: str, query: Mapping[str, str]) -> Object:
         page = self._object(path, self._request(path, query))

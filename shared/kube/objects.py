@@ -55,7 +55,7 @@ def read_eip(obj: object) -> EIP:
         ready=status.get("ready") is True,
         # All three are written after `eip-add` only (kube-ovn-facts, §2).
         placed=status.get("ready") is True or bool(_text(status, "ip") or _text(spec, "macAddress")),
-        terminating="deletionTimestamp" in metadata,
+        terminating_since=_seconds(metadata["deletionTimestamp"]) if "deletionTimestamp" in metadata else None,
         resource_version=int(version),
         created=_seconds(metadata.get("creationTimestamp")),
     )

@@ -37,6 +37,7 @@ SETTINGS = {
     "brake_recheck": 2,
     # An address that no object ever named is found by looking only.
     "audit_interval": 20,
+    "audit_apply": True,
     "log_format": "json",
 }
 """The product's settings that are not its defaults: everything is a few times faster."""

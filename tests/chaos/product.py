@@ -29,9 +29,10 @@ from shared.kube.api import KubeApi
 from shared.log import configure
 from shared.models import IPAddress, Work
 from shared.settings import Settings, load_settings
-from workers.cluster import Cluster, Owners
+from workers.cluster import Cluster
 from workers.gateways.interface import Driver, Fence, Gateway, GatewayPod, Snapshot, Step
 from workers.lock import GatewayLock
+from workers.owners import Owners
 
 SLOW_SECONDS = (0.2, 0.8)
 """How late an act begins that is slow."""

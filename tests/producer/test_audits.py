@@ -82,11 +82,11 @@ def test_by_the_next_producer_when_the_one_that_listed_died(product: Product, cl
     come_and_go_unseen(cluster)
     inventory = product.inventory()
     Lists(product.api, inventory, Memory(inventory), product.brake, product.settings).take()
-    assert Audits(product.api, inventory, 0).due == "gap"
+    assert Audits(product.api, inventory, 0, apply=True).due == "gap"
     assert audits(product) == []
     product.start_producer()
     expect_reclaimed(product, cluster)
-    assert Audits(product.api, inventory, 0).due is None
+    assert Audits(product.api, inventory, 0, apply=True).due is None
 
 
 def test_not_before_lists_are_believed(product: Product, cluster: SandboxCluster) -> None:
@@ -133,7 +133,7 @@ def test_what_leaked_before_is_found_where_an_operator_wants_it(
     make_product: Callable[..., Product], product: Product, cluster: SandboxCluster
 ) -> None:
     come_and_go_unseen(cluster)
-    auditing = make_product(audit_interval=1)
+    auditing = make_product(audit_interval=1, audit_apply=True)
     auditing.start_producer()
     auditing.start_producer()
     assert auditing.finish(UNSEEN) == ["reclaimed"]
@@ -145,7 +145,7 @@ def test_what_leaked_before_is_found_where_an_operator_wants_it(
 def test_a_gateway_whose_audit_is_pending_is_not_audited_once_more(product: Product, cluster: SandboxCluster) -> None:
     inventory = product.inventory()
     inventory.claim_cluster()
-    soon, late = (Audits(product.api, inventory, interval) for interval in (0.1, 60))
+    soon, late = (Audits(product.api, inventory, interval, apply=True) for interval in (0.1, 60))
     first = soon.publish([GATEWAY])
     eventually(lambda: soon.due, "the next audit to be due")
     assert [each.gateway for each in late.publish([GATEWAY, OTHER])] == [OTHER]

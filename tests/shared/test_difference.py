@@ -24,7 +24,7 @@ def eip(uid: str = "u1", *addresses: str, **fields: Any) -> EIP:
         "namespace": "",
         "ready": True,
         "placed": True,
-        "terminating": False,
+        "terminating_since": None,
         "resource_version": 10,
         "created": 0.0,
     }
@@ -104,7 +104,7 @@ def test_ready_once_is_ready_for_ever() -> None:
 
 
 def test_a_deletion_timestamp_alone_releases_nothing() -> None:
-    assert of([eip("u1", A)], Seen(eip("u1", A, terminating=True, resource_version=11))).works == []
+    assert of([eip("u1", A)], Seen(eip("u1", A, terminating_since=5.0, resource_version=11))).works == []
 
 
 def test_another_gateway_releases_the_former_pair() -> None:

@@ -18,13 +18,14 @@ from shared.models import Work, parse_work
 from shared.settings import load_settings
 from tests.payloads import release
 from tests.shared.test_difference import eip
-from workers.audit import unowned
+from workers.audits.comparison import Expected, compare
 from workers.failures import backoff, classify
 from workers.gateways.interface import Address, Snapshot
 from workers.guards import why_protected
 from workers.hold import Hold
 from workers.intents import Intents
 from workers.looks import next_look, not_before
+from workers.owners import Owners
 
 SUBNET = read_subnet(
     {
@@ -65,10 +66,10 @@ def snapshot(*places: str) -> Snapshot:
 
 
 def audited(*places: str, owned: tuple[str, ...] = ()) -> dict[str, str | None]:
-    found = unowned(
-        snapshot(*places), owned=owned, own={BASE}, subnets=[SUBNET], inside=("lo", "eth0"), settings=load_settings()
-    )
-    return {str(item.address.ip): item.doubt for item in found}
+    owners = Owners(dict.fromkeys(owned, "an EIP"))
+    expected = Expected(owners, own={BASE}, subnets=[SUBNET])
+    found = compare({"pod": snapshot(*places)}, expected, inside=("lo", "eth0"), settings=load_settings())
+    return {ip: item.doubt for ip, item in found.unowned.items()}
 
 
 def test_an_audit_proposes_what_kube_ovn_could_have_put_there() -> None:

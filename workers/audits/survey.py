@@ -1,0 +1,181 @@
+"""The audit of many gateways at once, from wherever it is asked for: it looks, and changes nothing.
+
+What gateways carry is read first, many at a time, and who owns what is listed after that, page by page. Where they
+differ it is looked again after a pause, until each difference was seen twice.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+
+from shared.errors import PermanentError, TransientError, UnknownGatewayError
+from shared.kube.api import EIPS, KubeApi
+from shared.kube.objects import NatGateway, Subnet
+from shared.queue import WorkQueue
+from shared.reports import GatewayReport, with_doubles
+from shared.settings import Settings
+from workers.audits.comparison import Comparison, Expected, Suspicion, compare, findings, stuck
+from workers.audits.revived import revived
+from workers.gateways.interface import Driver, Snapshot
+from workers.owners import Owners, Ownership
+from workers.places import Places, Pod
+
+AT_ONCE = 8
+"""Gateways that are read at the same time."""
+
+Progress = Callable[[str, int, int], None]
+"""Told what is being done, how much of it is done, and of how much."""
+
+
+@dataclass(slots=True)
+class Site:
+    """One gateway in a survey."""
+
+    gateway: NatGateway
+    subnets: list[Subnet] = field(default_factory=list)
+    pods: list[Pod] = field(default_factory=list)
+    snapshots: dict[str, Snapshot] = field(default_factory=dict)
+    hindrance: str | None = None
+    """Why it cannot be looked at."""
+    suspicion: Suspicion = field(default_factory=Suspicion)
+    comparison: Comparison | None = None
+    owners: Owners = field(default_factory=Owners)
+
+
+class Survey:
+    """Looks at gateways, with the rights of whoever asks: to read in the API, and what the driver needs."""
+
+    def __init__(
+        self, api: KubeApi, driver: Driver, settings: Settings, work_queue: WorkQueue | None, progress: Progress
+    ) -> None:
+        """`work_queue` is for what is known of the past, and to keep the reports; None to do without."""
+        self._api = api
+        self._work_queue = work_queue
+        self._driver = driver
+        self._settings = settings
+        self._places = Places(api, settings)
+        self._inside = ("lo", settings.vpc_interface)
+        self._progress = progress
+        # Sockets in namespaces are for one thread, and quick.
+        self._at_once = AT_ONCE if driver.name == "exec" else 1
+
+    def run(self, gateways: Collection[str], by: str) -> list[GatewayReport]:
+        """Audit gateways; a report of each, by its name.
+
+        Args:
+            gateways: their names; none for every gateway.
+            by: who audits, for the report.
+
+        Raises:
+            TransientError: the API does not answer, or refuses.
+            UnknownGatewayError: there is no gateway of that name.
+        """
+        sites = self._locate(gateways)
+        todo = [site for site in sites if site.hindrance is None]
+        give_up = time.monotonic() + self._settings.hold_limit
+        while todo:
+            self._look(todo)
+            todo = [site for site in todo if self._is_open(site)]
+            if not todo or time.monotonic() > give_up:
+                break
+            time.sleep(self._settings.audit_pause)
+        reports = [self._report(site, by) for site in sites]
+        if self._work_queue is None:
+            return with_doubles(reports)
+        # Also those of other gateways tell what is doubled.
+        kept = self._work_queue.reports
+        kept.keep(reports) if gateways else kept.keep_only(reports)
+        return [report for report in kept.all() if not gateways or report.gateway in gateways]
+
+    def _locate(self, names: Collection[str]) -> list[Site]:
+        known = {gateway.name: gateway for gateway in self._places.gateways()}
+        unknown = sorted(set(names) - set(known))
+        if unknown:
+            raise UnknownGatewayError(
+                f"there is no VpcNatGateway {', '.join(unknown)}; there are {', '.join(sorted(known)) or 'none'}"
+            )
+        sites = [Site(gateway) for name, gateway in sorted(known.items()) if not names or name in names]
+        ownership = self._ownership()
+        for site in sites:
+            site.owners = ownership.of(site.gateway.name)
+        items = self._places.pod_objects({namespace for site in sites for namespace in self._namespaces(site)})
+
+        def locate(site: Site) -> None:
+            named = {eip.subnet for eip in site.owners.eips.values()}
+            site.subnets = self._places.external_subnets(site.gateway, named)
+            site.pods = self._places.active_among(site.gateway, items, self._namespaces(site), site.subnets)
+            elsewhere = [pod.place for pod in site.pods if not self._reaches(pod)]
+            if elsewhere:
+                site.hindrance = (
+                    f"pod {elsewhere[0].name} is on node {elsewhere[0].node}, which the netlink driver does not reach "
+                    "from here: use --driver exec"
+                )
+
+        self._at_each(sites, locate, "finding gateways")
+        return sites
+
+    def _namespaces(self, site: Site) -> list[str]:
+        named = {eip.namespace for eip in site.owners.eips.values() if eip.namespace}
+        return self._places.namespaces(site.gateway, named)
+
+    def _look(self, sites: list[Site]) -> None:
+        self._at_each(sites, self._read, "looking at gateways")
+        # Strictly after the gateways were read: what came meanwhile has an owner.
+        ownership, now = self._ownership(), time.time()
+        for site in sites:
+            if site.hindrance is not None:
+                continue
+            site.owners = ownership.of(site.gateway.name)
+            own = {address for pod in site.pods for address in pod.base_addresses}
+            expected = Expected(site.owners, own, site.subnets)
+            site.comparison = compare(site.snapshots, expected, inside=self._inside, settings=self._settings)
+            site.suspicion.look(site.comparison, now)
+
+    def _read(self, site: Site) -> None:
+        for pod in site.pods:
+            with self._driver.open(pod.place) as gateway:
+                site.snapshots[pod.place.name] = gateway.read()
+
+    def _at_each(self, sites: list[Site], act: Callable[[Site], None], what: str) -> None:
+        """Do it at each, many at a time; one where it cannot be done is left out from then on."""
+
+        def attempt(site: Site) -> None:
+            try:
+                act(site)
+            except (TransientError, PermanentError) as error:
+                site.hindrance = str(error)
+
+        self._progress(what, 0, len(sites))
+        with ThreadPoolExecutor(self._at_once) as pool:
+            for done, _ in enumerate(pool.map(attempt, sites), 1):
+                self._progress(what, done, len(sites))
+
+    def _ownership(self) -> Ownership:
+        return Ownership(self._api.each_object(EIPS))
+
+    def _is_open(self, site: Site) -> bool:
+        """Whether another look may tell more."""
+        if site.hindrance is not None:
+            return False
+        return bool(site.owners.waiting) or site.suspicion.needs_another_look(self._settings.audit_pause)
+
+    def _reaches(self, pod: Pod) -> bool:
+        return self._driver.name != "netlink" or self._settings.node_name in (None, pod.place.node)
+
+    def _report(self, site: Site, by: str) -> GatewayReport:
+        name, eips = site.gateway.name, site.owners.eips.values()
+        report = GatewayReport(gateway=name, at=site.suspicion.at or time.time(), by=by, hindrance=site.hindrance)
+        came_back = revived(self._work_queue.records, eips) if self._work_queue is not None else []
+        if site.comparison is None:
+            return replace(report, findings=(*stuck(name, eips, report.at, self._settings), *came_back))
+        found = findings(name, site.comparison, site.suspicion, site.owners, self._settings) + came_back
+        return replace(
+            report,
+            namespace=site.pods[0].place.namespace,
+            pods=tuple(sorted(site.snapshots)),
+            carried=site.comparison.carried,
+            findings=tuple(found),
+        )

@@ -1,0 +1,170 @@
+"""Where gateways are: their pods, the addresses that are the pods' own, their external subnets."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+
+from shared.errors import MalformedObjectError, NoActivePodError
+from shared.kube.api import GATEWAYS, IPS, SUBNETS, KubeApi, Object
+from shared.kube.objects import (
+    NatGateway,
+    Subnet,
+    base_addresses,
+    ip_object_addresses,
+    is_active,
+    read_gateway,
+    read_subnet,
+)
+from shared.log import get_logger
+from shared.models import IPAddress
+from shared.settings import Settings
+from workers.gateways.interface import GatewayPod
+
+log = get_logger(__name__)
+
+SUBNET_SECONDS = 60
+"""How long a Subnet object is taken as unchanged."""
+REMEMBERED_PODS = 1000
+GATEWAY_PODS = "ovn.kubernetes.io/vpc-nat-gw=true"
+"""Label of every gateway's pods."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """An active gateway pod and the addresses that are its own."""
+
+    place: GatewayPod
+    base_addresses: frozenset[IPAddress]
+
+
+class Places:
+    """Finds gateways in the API. Safe across threads."""
+
+    def __init__(self, api: KubeApi, settings: Settings) -> None:
+        self._api = api
+        self._settings = settings
+        self._subnets: dict[str, tuple[float, Subnet | None]] = {}
+        self._base: OrderedDict[str, frozenset[IPAddress]] = OrderedDict()
+        self._base_lock = threading.Lock()
+
+    def gateway(self, name: str) -> NatGateway | None:
+        """The gateway object; None when it does not exist, so that nothing is left to clean."""
+        found = self._api.get(f"{GATEWAYS}/{name}")
+        return None if found is None else read_gateway(found)
+
+    def gateways(self) -> list[NatGateway]:
+        """Every gateway object; one that cannot be read is reported and left out."""
+        found = []
+        for item in self._api.each_object(GATEWAYS):
+            try:
+                found.append(read_gateway(item))
+            except MalformedObjectError as error:
+                log.error("gateway cannot be read", reason=str(error))
+        return found
+
+    def external_subnets(self, gateway: NatGateway, named: Iterable[str | None]) -> list[Subnet]:
+        """The gateway's external subnets and those that work on it names; what no longer exists is left out."""
+        names = {name or self._settings.external_subnet for name in named} | set(gateway.external_subnets)
+        found = (self.subnet(name) for name in sorted(names or {self._settings.external_subnet}))
+        return [subnet for subnet in found if subnet is not None]
+
+    def subnet(self, name: str) -> Subnet | None:
+        """A subnet; None when it does not exist or cannot be read, which is reported."""
+        read_at, subnet = self._subnets.get(name, (float("-inf"), None))
+        if time.monotonic() - read_at < SUBNET_SECONDS:
+            return subnet
+        try:
+            found = self._api.get(f"{SUBNETS}/{name}")
+            subnet = None if found is None else read_subnet(found)
+        except MalformedObjectError as error:
+            log.error("subnet cannot be read", reason=str(error))
+            subnet = None
+        self._subnets[name] = (time.monotonic(), subnet)
+        return subnet
+
+    def active_pods(self, gateway: NatGateway, namespaces: Collection[str], subnets: Iterable[Subnet]) -> list[Pod]:
+        """The pods of the gateway that run.
+
+        Args:
+            gateway: the gateway.
+            namespaces: those that EIPs name for its pods; without any, the gateway's or the configured one.
+            subnets: the gateway's external subnets.
+
+        Raises:
+            NoActivePodError: none runs now.
+        """
+        searched = self.namespaces(gateway, namespaces)
+        return self.active_among(gateway, self.pod_objects(searched, self._app(gateway)), searched, subnets)
+
+    def namespaces(self, gateway: NatGateway, named: Collection[str]) -> list[str]:
+        """Where the gateway's pods live; `named` are those that EIPs name."""
+        return sorted(set(named) or {gateway.namespace or self._settings.gateway_namespace})
+
+    def pod_objects(self, namespaces: Iterable[str], app: str | None = None) -> list[Object]:
+        """The gateway pods in some namespaces, as the API has them; of one `app` label, or of all gateways."""
+        selector = f"{GATEWAY_PODS},app={app}" if app else GATEWAY_PODS
+        return [
+            item
+            for namespace in namespaces
+            for item in self._api.each_object(f"/api/v1/namespaces/{namespace}/pods", labelSelector=selector)
+        ]
+
+    def active_among(
+        self, gateway: NatGateway, items: Iterable[Object], searched: Collection[str], subnets: Iterable[Subnet]
+    ) -> list[Pod]:
+        """The gateway's pods that run, among the gateway pods of the namespaces that were searched.
+
+        Raises:
+            NoActivePodError: none runs now.
+        """
+        app, providers = self._app(gateway), sorted({subnet.provider for subnet in subnets})
+        pods = [
+            item
+            for item in items
+            if (item["metadata"].get("labels") or {}).get("app") == app
+            and item["metadata"]["namespace"] in searched
+            and is_active(item, self._settings.gateway_container)
+        ]
+        if not pods:
+            raise NoActivePodError(
+                f"gateway {gateway.name} exists, but no pod of it runs in {', '.join(searched)} (label app={app}). "
+                "Bring the gateway's pod up; if its pods live elsewhere, set EIP_RECLAIMER_GATEWAY_NAMESPACE or "
+                "EIP_RECLAIMER_GATEWAY_POD_PREFIX. Then requeue this job if it has failed."
+            )
+        return [Pod(self._place(pod), self._base_addresses(pod, providers)) for pod in pods]
+
+    def _app(self, gateway: NatGateway) -> str:
+        return f"{self._settings.gateway_pod_prefix}-{gateway.name}"
+
+    def _place(self, pod: Object) -> GatewayPod:
+        metadata = pod["metadata"]
+        return GatewayPod(
+            name=metadata["name"],
+            namespace=metadata["namespace"],
+            uid=metadata["uid"],
+            node=str((pod.get("spec") or {}).get("nodeName") or ""),
+            container=self._settings.gateway_container,
+        )
+
+    def _base_addresses(self, pod: Object, providers: list[str]) -> frozenset[IPAddress]:
+        """From the pod itself and from its `IP` objects, which name it; they stay the same as long as the pod does."""
+        uid = "/".join((pod["metadata"]["uid"], *providers))
+        with self._base_lock:
+            if uid in self._base:
+                self._base.move_to_end(uid)
+                return self._base[uid]
+        name = f"{pod['metadata']['name']}.{pod['metadata']['namespace']}"
+        found = base_addresses(pod)
+        for ip_name in (name, *(f"{name}.{provider}" for provider in providers if provider)):
+            ip_object = self._api.get(f"{IPS}/{ip_name}")
+            if ip_object is not None:
+                found |= ip_object_addresses(ip_object)
+        with self._base_lock:
+            self._base[uid] = frozenset(found)
+            if len(self._base) > REMEMBERED_PODS:
+                self._base.popitem(last=False)
+        return frozenset(found)
