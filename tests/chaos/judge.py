@@ -153,7 +153,9 @@ class _Judge:
                 if present_since is not None:
                     continue
                 present_since = change.at
-                by_worker = change.at > pod.born and not self._by_kube_ovn(change)
+                by_worker = change.at > pod.born and (
+                    self._in_one_act(pod, removed, change.at) or not self._by_kube_ovn(change)
+                )
                 if by_worker:
                     self._expect_lock(pod, change)
                     self.verdict.races["put back by a worker"] += 1
@@ -225,6 +227,11 @@ class _Judge:
             key=lambda each: each.opened,
             default=None,
         )
+
+    def _in_one_act(self, pod: Pod, removed: float | None, back: float) -> bool:
+        """Whether the worker that removed an address put it back at once: then it was not `eip-add`, however near."""
+        act = self._act_at(pod, back)
+        return act is not None and removed is not None and act is self._act_at(pod, removed)
 
     def _over(self, act: Act) -> float:
         """When the act's change was over at the latest: with its lock's life, for a worker that never told."""
@@ -358,7 +365,8 @@ class _Judge:
                     self._violation(DOUBLED, again, "", f"{work.id} ended `reclaimed` more than once")
             if work.failed is not None:
                 self._violation(UNFINISHED, self._evidence.end, "", f"{work.id} failed: {work.failed}")
-            elif work.pending:
+            elif work.pending and work.seen <= self._evidence.end:
+                # What was published while the evidence was taken could not be done yet.
                 self._violation(UNFINISHED, self._evidence.end, "", f"{work.id} has no outcome yet")
         for life in self._evidence.lives:
             if life.uid in accounted or not self._evidence.rolled_back < life.gone < FOREVER:

@@ -158,6 +158,18 @@ def test_an_address_put_back_for_an_owner_that_had_gone_may_be_removed_again() -
     assert verdict.removals == 2
 
 
+def test_an_address_put_back_at_once_is_the_workers_doing_also_right_after_eip_add() -> None:
+    seen = evidence(
+        [eip("a", placed=20.1, visible=20.1, gone=20.2)],
+        [on(20.0), off(20.4), on(20.45), off(23)],
+        [act(1, 20.3, 20.35, 20.5), act(1, 22, 22.9, 23.1)],
+        [reclaimed("a", 23)],
+    )
+    verdict = judge(seen)
+    assert verdict.kept
+    assert verdict.races["put back by a worker"] == 1
+
+
 def test_a_work_that_ended_as_reclaimed_twice_is_named() -> None:
     seen = healthy()
     seen.works[:] = [reclaimed("a", 26, 27)]
@@ -316,6 +328,11 @@ def test_work_that_failed_or_waits_still_is_unfinished_but_not_lost(left: dict[s
     assert named(replace(healthy(), works=[Work("a", "a", GATEWAY, 20.1, "deleted", [], [], **left)])) == [
         referee.UNFINISHED
     ]
+
+
+def test_work_published_while_the_evidence_was_taken_could_not_be_done_yet() -> None:
+    late = Work("audit", None, GATEWAY, 200.1, "periodic", [], [], pending=True)
+    assert named(replace(healthy(), works=[reclaimed("a", OVER), late])) == []
 
 
 def test_an_address_that_came_after_its_owner_had_gone_is_leaked_from_then_on() -> None:

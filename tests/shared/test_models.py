@@ -15,7 +15,7 @@ from tests.payloads import RELEASE
 
 COMMON = ("id", "cluster", "gateway", "eip", "uid", "namespace", "seen_at")
 CONFIRMATION = {**{key: RELEASE[key] for key in (*COMMON, "addresses", "subnet")}, "kind": "confirmation"}
-AUDIT = {**{key: RELEASE[key] for key in COMMON}, "kind": "audit", "reason": "deleted"}
+AUDIT = {**{key: RELEASE[key] for key in COMMON}, "kind": "audit", "reason": "deleted", "apply": False}
 
 
 @pytest.mark.parametrize(
