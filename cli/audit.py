@@ -53,6 +53,8 @@ def audit(
     Exit status: 0 nothing is wrong, or all of it was mended; 1 something is; 2 the audit could not be made; 3 a gateway
     could not be looked at, or something on it not be decided.
     """
+    from rq import SimpleWorker
+
     from shared.errors import InvalidPayloadError
     from shared.inventory import check_cluster
     from shared.kube.api import KubeApi
@@ -88,6 +90,9 @@ def audit(
         typer.echo(json.dumps({"reports": [asdict(report) for report in reports], "released": released}))
     else:
         _tell(reports, released, everything=everything)
+        if work_queue is not None and any(each["outcome"] is None for each in released.values()):
+            workers = len(SimpleWorker.all_keys(work_queue.redis))
+            typer.echo(f"They are done when a worker comes to them; {workers or 'no'} workers run here")
     raise typer.Exit(status)
 
 

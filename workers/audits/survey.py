@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 
 from shared.errors import PermanentError, TransientError, UnknownGatewayError
@@ -59,7 +60,7 @@ class Survey:
         self._places = Places(api, settings)
         self._inside = ("lo", settings.vpc_interface)
         self._progress = progress
-        # Sockets in namespaces are for one thread, and quick.
+        # Sockets in namespaces belong to the thread that opened them; they are quick enough for one.
         self._at_once = AT_ONCE if driver.name == "exec" else 1
 
     def run(self, gateways: Collection[str], by: str) -> list[GatewayReport]:
@@ -149,8 +150,8 @@ class Survey:
                 site.hindrance = str(error)
 
         self._progress(what, 0, len(sites))
-        with ThreadPoolExecutor(self._at_once) as pool:
-            for done, _ in enumerate(pool.map(attempt, sites), 1):
+        with ThreadPoolExecutor(self._at_once) if self._at_once > 1 else nullcontext() as pool:
+            for done, _ in enumerate((pool.map if pool else map)(attempt, sites), 1):
                 self._progress(what, done, len(sites))
 
     def _ownership(self) -> Ownership:

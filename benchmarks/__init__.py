@@ -1,0 +1,1 @@
+"""How fast, and how much memory: programs that compare ways side by side in one run, and write JSON."""

