@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import pty
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -29,11 +31,16 @@ def audit(cluster: SandboxCluster, server: ValkeyServer, make_product: Callable[
     cluster.create_eip("kept", GATEWAY, KEPT)
     where = {"redis_url": server.connection_url, "kubeconfig": cluster.kubeconfig, "netns_dir": cluster.netns_dir}
 
-    def run(*arguments: str, **settings: object) -> subprocess.CompletedProcess[str]:
+    def run(*arguments: str, stderr: int = subprocess.PIPE, **settings: object) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", "cli", "audit", *arguments],
-            env={**os.environ, **variables(**{**where, "audit_pause": 0.3, "hold_limit": 2, **settings})},
-            capture_output=True,
+            env={
+                **os.environ,
+                "TERM": "xterm",
+                **variables(**{**where, "audit_pause": 0.3, "hold_limit": 2, **settings}),
+            },
+            stdout=subprocess.PIPE,
+            stderr=stderr,
             text=True,
             timeout=60,
             check=False,
@@ -59,6 +66,18 @@ def test_exit_0_where_nothing_is_wrong_and_1_where_something_is(
     assert f"leaked       {GATEWAY}  {LEAKED}  -  " in found.stdout
     assert "--apply" in found.stdout
     assert LEAKED in cluster.addresses(GATEWAY)
+
+
+def test_a_bar_on_a_terminal_and_lines_elsewhere(audit: Audit) -> None:
+    assert "looking at gateways: 1 of 1" in audit().stderr
+    ours, theirs = pty.openpty()
+    done = audit(stderr=theirs)
+    os.close(theirs)
+    shown = os.read(ours, 65536).decode()
+    os.close(ours)
+    assert done.returncode == 0
+    assert "looking at gateways: 1 of 1" not in shown
+    assert re.search(r"looking at gateways.*━.*1/1", shown)
 
 
 def test_what_is_protected_is_shown_when_asked_for(audit: Audit, cluster: SandboxCluster) -> None:
