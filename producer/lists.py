@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 
 log = get_logger(__name__)
 
-COMMIT_SIZE = 500
-"""Changes per transaction: Redis serves nobody else meanwhile."""
 OLDER_HISTORY = "older-history"
 """What an operator confirms when the API's own history went back."""
 CROSS_CHECKS = 10
@@ -69,7 +67,7 @@ class Lists:
         doubted = self._doubted(known, changes)
         # Not at the very beginning: what leaked before is for an operator to look at first.
         gap = bool(self._memory.eips) or self._inventory.checkpoint() is not None
-        self._commit([change for change in changes if change.uid not in doubted], version, gap=gap)
+        self._memory.commit([change for change in changes if change.uid not in doubted], version, gap=gap)
         self._settle(held - doubted)
         log.info("listed", known=len(known), held_back=len(doubted), resource_version=version)
         self._checked = time.monotonic() if doubted else float("-inf")
@@ -91,7 +89,7 @@ class Lists:
         known, changes, _ = self._list()
         of_held = [change for change in changes if change.uid in held]
         doubted = self._doubted(known, of_held)
-        self._commit([change for change in of_held if change.uid not in doubted], None)
+        self._memory.commit([change for change in of_held if change.uid not in doubted], None)
         self._settle(held - doubted)
 
     def _list(self) -> tuple[dict[str, EIP], list[Change], int]:
@@ -106,11 +104,6 @@ class Lists:
         listed = {uid_of(item) for item in items}
         known = self._memory.known()
         return known, changes + gone_from_list(known.values(), listed, version), version
-
-    def _commit(self, changes: list[Change], version: int | None, *, gap: bool = False) -> None:
-        for start in range(0, len(changes), COMMIT_SIZE):
-            self._memory.commit(changes[start : start + COMMIT_SIZE], None)
-        self._memory.commit([], version, gap=gap)
 
     def _settle(self, uids: set[str]) -> None:
         # Not before the commit: whoever takes over from a producer that dies here has to hold them back too.

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 log = get_logger(__name__)
 
+COMMIT_SIZE = 500
+"""Changes per transaction: Redis serves nobody else meanwhile."""
 REMEMBERED_WORKS = 10_000
 """Work published last, kept to be published again when Redis forgot it."""
 
@@ -47,13 +49,19 @@ class Memory:
         return {**self.eips, **self._inventory.all()}
 
     def commit(self, changes: list[Change], resource_version: int | None, *, gap: bool = False) -> None:
-        """Commit, as `Inventory.commit` does, and remember what followed.
+        """Commit, as `Inventory.commit` does, in several transactions where it is much, and remember what followed.
 
         Raises:
-            RedisError: perhaps nothing was committed; it may be committed again.
-            RedisWentBackError: nothing was committed.
-            WrongClusterError: nothing was committed.
+            RedisError: perhaps not all was committed; it may be committed again.
+            RedisWentBackError: what was left then was not committed.
+            WrongClusterError: what was left then was not committed.
         """
+        whole = len(changes) - len(changes) % COMMIT_SIZE
+        for start in range(0, whole, COMMIT_SIZE):
+            self._commit(changes[start : start + COMMIT_SIZE], None)
+        self._commit(changes[whole:], resource_version, gap=gap)
+
+    def _commit(self, changes: list[Change], resource_version: int | None, *, gap: bool = False) -> None:
         result = self._inventory.commit(changes, resource_version, gap=gap)
         for work in result.works:
             log.info("published", work=work.id, gateway=work.gateway, eip=work.eip, what=describe(work))

@@ -27,7 +27,7 @@ from uuid import uuid4
 from redis.exceptions import RedisError
 
 from producer.events import change_of, version_of
-from producer.lists import COMMIT_SIZE, BrakeEngagedError, Lists
+from producer.lists import BrakeEngagedError, Lists
 from producer.memory import Memory
 from producer.stream import EventStream
 from shared.errors import TransientError
@@ -164,9 +164,6 @@ class Producer:
     def _commit_backlog(self) -> None:
         """Commit what was seen, or keep it while Redis does not answer."""
         try:
-            while len(self._backlog) > COMMIT_SIZE:
-                self._memory.commit(self._backlog[:COMMIT_SIZE], None)
-                del self._backlog[:COMMIT_SIZE]
             self._memory.commit(self._backlog, self._position)
             self._backlog.clear()
         except RedisError as error:
