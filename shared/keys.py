@@ -106,3 +106,7 @@ class Keys:
     def index(self, term: str) -> str:
         """Sorted set: work ids by when they are forgotten, for an EIP's name, UID or address."""
         return f"{self.prefix}:index:{term}"
+
+    def outcomes(self, hour: int) -> str:
+        """Hash: outcome → how many pieces of work ended so in that hour, counted since the epoch."""
+        return f"{self.prefix}:outcomes:{hour}"

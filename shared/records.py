@@ -11,6 +11,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from shared.models import Outcome, Work, parse_work, work_to_dict
+from shared.tally import Tally
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,6 +49,7 @@ class Records:
         self._finished_seconds = int(history_days * 86400)
         self._unfinished_seconds = UNFINISHED_DAYS * 86400
         self._index = redis.register_script(_INDEX)
+        self.tally = Tally(redis, keys, self._finished_seconds)
 
     def open(self, pipe: Pipeline, work: Work, event: str, **details: Any) -> None:
         """Start the record of work that is being published, or continue it when it is published again."""
@@ -73,6 +75,7 @@ class Records:
         for expiring in (key, self._keys.trace(work.id)):
             pipe.expire(expiring, self._finished_seconds)
         self._find_for(pipe, work, self._finished_seconds)
+        self.tally.add(pipe, outcome)
 
     def _find_for(self, pipe: Pipeline, work: Work, seconds: int) -> None:
         """Let the work be found by what a person would look it up by, for so long from now on."""
