@@ -10,6 +10,7 @@ import typer
 
 from cli import brake
 from cli.audit import audit
+from cli.dashboard import dashboard
 from cli.options import Json, Kubeconfig, RedisUrl, settings_of
 from cli.trace import trace
 
@@ -23,6 +24,7 @@ app = typer.Typer(
 app.add_typer(brake.app, name="brake", no_args_is_help=True)
 app.command()(trace)
 app.command()(audit)
+app.command()(dashboard)
 
 
 @app.command()

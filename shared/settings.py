@@ -110,6 +110,15 @@ class Settings(BaseSettings):
     history_days: Annotated[float, Field(gt=0)] = 7
     """How long the record of a finished release is kept; failed ones are kept for a year, or until replayed."""
 
+    dashboard_host: str = "127.0.0.1"
+    """Address the dashboard listens on."""
+    dashboard_port: Annotated[int, Field(ge=1, le=65535)] = 9181
+    """TCP port the dashboard listens on."""
+    dashboard_password: SecretStr | None = None
+    """Who has it may act in the dashboard; without one the dashboard only shows."""
+    dashboard_trusted_proxy: str | None = None
+    """Address of the reverse proxy before the dashboard, whose X-Forwarded-For and X-Forwarded-Proto are believed."""
+
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["auto", "console", "json"] = "auto"
     """`auto` is readable on a terminal and JSON elsewhere."""
@@ -142,6 +151,8 @@ class Settings(BaseSettings):
         "node_name",
         "redis_sentinel_username",
         "redis_sentinel_password",
+        "dashboard_password",
+        "dashboard_trusted_proxy",
         mode="before",
     )
     @classmethod

@@ -38,6 +38,7 @@ from workers.worker import ReclaimWorker
 pytest_plugins = ["tests.kube.fixtures"]
 
 NEEDS: dict[str, Callable[[], bool]] = {
+    "browser": lambda: shutil.which("chromium") is not None,
     "envtest": lambda: bool(os.environ.get("KUBEBUILDER_ASSETS")),
     "redis_server": lambda: shutil.which("redis-server") is not None,
 }
