@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from flask import Flask, Response, g, jsonify, make_response, redirect, render_template, request, url_for
 from flask_wtf import CSRFProtect
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 from rq.exceptions import InvalidJobOperation, NoSuchJobError
 from rq.version import VERSION as RQ_VERSION
 from rq_dashboard.version import VERSION as RQ_DASHBOARD_VERSION
@@ -67,6 +67,7 @@ def make_app(settings: Settings) -> Flask:
     app.register_error_handler(HTTPException, _refused)
     app.register_error_handler(ReclaimerError, _redis_away)
     app.register_error_handler(RedisError, _redis_away)
+    app.register_error_handler(ResponseError, _redis_refuses)
     app.register_error_handler(NoSuchJobError, _no_job)
     app.register_error_handler(InvalidJobOperation, _not_failed)
     app.register_error_handler(Exception, _broken)
@@ -157,6 +158,16 @@ def _redis_away(error: Exception) -> Response:
         "Redis does not answer",
         f"{error}. Jobs and what is known of EIPs are in Redis: workers and producers wait for it too and go on by "
         "themselves. See that the server runs and can be reached from here; this page then works again.",
+    )
+
+
+def _redis_refuses(error: ResponseError) -> Response:
+    log.error("redis refused what a page asked for", reason=str(error), page=request.path)
+    return _told(
+        503,
+        "Redis refuses",
+        f"{error}. The server answers, and does not do what is asked of it. docs/redis.md says what its user must be "
+        "allowed, and how the server is to be set up.",
     )
 
 

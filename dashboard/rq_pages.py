@@ -142,6 +142,8 @@ def adopt(app: Flask) -> None:
     web.from_url = _our_connection
     # It is shown nowhere; rq-dashboard takes the number of instances from it.
     app.config["RQ_DASHBOARD_REDIS_URL"] = ("redis",)
+    # It is looked at with every request, also with those for styles and scripts that need no Redis.
+    app.redis_conn = None  # type: ignore[attr-defined]
     original = CorrectedLoader(web.blueprint.jinja_loader)
     # Ours first: its navbar is ours too.
     app.jinja_loader = ChoiceLoader([FileSystemLoader(f"{app.root_path}/templates"), original])

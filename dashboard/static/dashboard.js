@@ -55,7 +55,8 @@
     function refresh() {
         var live = document.getElementById("live");
         var on = $("#autorefresh-switch").prop("checked") && !document.hidden && !$("body").hasClass("modal-open");
-        if (!live || !on || live.contains(document.activeElement)) {
+        var typing = live && live.contains(document.activeElement) && document.activeElement.matches("input");
+        if (!live || !on || typing) {
             return window.setTimeout(refresh, REFRESH_MILLISECONDS);
         }
         var was = live.outerHTML;

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import re
 import urllib.parse
 from pathlib import Path
 
@@ -195,6 +196,12 @@ def test_every_answer_keeps_the_browser_from_running_and_framing_what_is_not_our
 def test_a_nonce_is_good_for_one_answer(visitor: Visitor) -> None:
     first, second = (visitor.get("/gateways").headers["Content-Security-Policy"] for _ in range(2))
     assert first != second
+
+
+def test_styles_and_scripts_need_no_redis() -> None:
+    visitor = Visitor(load_settings(redis_url="redis://127.0.0.1:1/0", dashboard_password=PASSWORD))
+    for path in re.findall(r'(?:src|href)="(/[^"]*static[^"]+)"', visitor.text("/login")):
+        assert visitor.get(path).status_code == 200, path
 
 
 @pytest.mark.parametrize("believed", [True, False])

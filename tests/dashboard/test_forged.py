@@ -178,7 +178,9 @@ def test_a_life_that_cannot_be_read_is_said_to_be_so(operator: Visitor, work_que
 
 def test_what_is_of_another_type_than_it_must_be_is_told(operator: Visitor, work_queue: WorkQueue) -> None:
     work_queue.redis.set(work_queue.keys.reports, "no hash")
-    assert "WRONGTYPE" in operator.text("/gateways", 503)
+    page = operator.text("/gateways", 503)
+    assert "Redis refuses" in page
+    assert "WRONGTYPE" in page
     work_queue.redis.set(work_queue.keys.brake, "no json")
     page = operator.text("/brake", 500)
     assert "Traceback" not in page
