@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSIDE := $(BIN)/python -m sandbox.privileges --
 
-.PHONY: demo test chaos soak recovery lint types format lock clean
+.PHONY: demo test chaos soak recovery screenshots lint types format lock clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/run  ## the main job, played on this machine; ARGS=--json for scripts
@@ -21,6 +21,9 @@ soak: $(VENV)/dev  ## the product at a steady rate, and whether anything grows: 
 
 recovery: $(VENV)/dev  ## how soon the work of killed workers goes on: KILLS=20
 	$(INSIDE) $(BIN)/python -m tests.recovery $(ARGS)
+
+screenshots: $(VENV)/dev  ## of the dashboard, anew; needs Chromium
+	$(BIN)/python -m tests.dashboard.screenshots docs/screenshots
 
 lint: $(VENV)/dev  ## style, as CI checks it
 	$(BIN)/ruff check .

@@ -166,6 +166,12 @@ def guard() -> None:
         abort(401, NOT_LOGGED_IN)
 
 
+def note() -> None:
+    """Log an action that is not refused."""
+    if is_action():
+        log.info("action at the dashboard", path=request.path, place=request.remote_addr)
+
+
 @blueprint.get("/login")
 def login_page() -> str:
     """Ask for the password."""

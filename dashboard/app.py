@@ -54,6 +54,7 @@ def make_app(settings: Settings) -> Flask:
     # The order matters: who may not act at all is told so, whatever else is wrong with the request.
     app.before_request(access.guard)
     CSRFProtect(app)
+    app.before_request(access.note)
     app.before_request(_open_store)
     rq_pages.adopt(app)
     for blueprint in (access.blueprint, gateways.blueprint, outcomes.blueprint, lives.blueprint, brake.blueprint):

@@ -6,6 +6,7 @@ import http.client
 import re
 import urllib.parse
 from pathlib import Path
+from typing import Any
 
 import pytest
 from redis import Redis
@@ -178,6 +179,14 @@ def test_the_cookie_is_for_this_site_alone_and_for_no_script(visitor: Visitor) -
     assert "Secure" not in plain
     over_tls = Visitor(visitor.settings).get("/login", base_url="https://eips.test")
     assert "Secure" in over_tls.headers["Set-Cookie"]
+
+
+@pytest.mark.parametrize(
+    ("referer", "status"), [("https://eips.test/login", 303), ("https://evil.test/", 400), ("", 400)]
+)
+def test_over_https_a_form_has_to_come_from_a_page_of_ours(visitor: Visitor, referer: str, status: int) -> None:
+    over_tls: dict[str, Any] = {"base_url": "https://eips.test", "headers": {"Referer": referer}}
+    assert visitor.login(**over_tls).status_code == status
 
 
 @pytest.mark.parametrize("page", [*PAGES, "/login", "/nowhere", "/static/dashboard.js", "/rq/0/data/queues.json"])
