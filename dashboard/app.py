@@ -80,6 +80,7 @@ def _open_store() -> None:
     needs_none = request.endpoint is None or request.endpoint.endswith("static") or request.blueprint == "access"
     if not needs_none:
         store().open()
+        # Asked before every page, so that a server that has died since is told of in one way.
         g.brake = brake.state_or_none()
 
 

@@ -66,7 +66,7 @@ class JsonJob(Job):
             UnreadableJobError: RQ cannot read what is stored.
         """
         try:
-            return super().fetch(id, connection, JSONSerializer)
+            return super().fetch(id, connection)
         except (RedisError, NoSuchJobError):
             raise
         except Exception as error:  # whatever a forged hash makes RQ raise

@@ -28,18 +28,16 @@ class Store:
         self._work_queue: WorkQueue | None = None
 
     def open(self) -> WorkQueue:
-        """The queue, on a server that answers.
+        """The queue; on a server that answers, when it is opened now.
 
         Raises:
             InvalidPayloadError: the settings lead to no server.
             RedisUnavailableError: the server cannot be used as configured.
-            RedisError: it answered before, and does not now.
         """
         if self._work_queue is None:
             with self._lock:
                 if self._work_queue is None:
                     self._work_queue = WorkQueue(connect(self.settings), self.settings)
-        self._work_queue.redis.ping()
         return self._work_queue
 
     @property

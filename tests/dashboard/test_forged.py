@@ -155,6 +155,7 @@ def test_nothing_is_unpickled_whatever_page_or_button(operator: Visitor, work_qu
 
 
 def test_a_job_that_cannot_be_read_is_shown_as_that_and_hides_no_other(operator: Visitor, forged: WorkQueue) -> None:
+    forged.redis.xadd(f"rq:results:{scene.release(1).id}", {"type": "2", "exc_string": "not what RQ writes"})
     answer = operator.get("/rq/0/data/jobs/eip-reclaimer/failed/8/asc/1.json").json
     readable, unreadable = answer["jobs"]  # type: ignore[index]
     assert readable["id"] == scene.release(1).id

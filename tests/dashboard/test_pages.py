@@ -93,9 +93,8 @@ def test_a_report_that_cannot_be_read_does_not_hide_the_gateways(visitor: Visito
     assert "never audited" in section(page, FIRST)
 
 
-def test_an_audit_is_published_once_and_told_as_under_way(operator: Visitor, filled: WorkQueue) -> None:
-    for _ in range(2):
-        assert operator.act("/gateways/audit", gateway=FIRST).status_code == 303
+def test_an_audit_that_is_asked_for_is_published_and_told_as_under_way(operator: Visitor, filled: WorkQueue) -> None:
+    assert operator.act("/gateways/audit", gateway=FIRST).status_code == 303
     (work_id,) = [name.decode() for name in filled.redis.hkeys(filled.keys.pending(FIRST))]  # type: ignore[union-attr]
     work = filled.records.work(work_id)
     assert work is not None
@@ -105,6 +104,13 @@ def test_an_audit_is_published_once_and_told_as_under_way(operator: Visitor, fil
     assert "being audited" in shown
     assert "Audit now" not in shown
     assert "Mend" not in shown.replace("Mend releases it", "")
+
+
+def test_a_gateway_that_is_being_audited_is_not_audited_once_more(operator: Visitor, filled: WorkQueue) -> None:
+    before = filled.queue.get_job_ids()
+    assert operator.act("/gateways/audit", gateway=THIRD).status_code == 303
+    assert f"{THIRD} is being audited already" in operator.text("/gateways")
+    assert filled.queue.get_job_ids() == before
 
 
 @pytest.mark.parametrize("gateway", ["", "no gateway", "<script>alert(1)</script>", "../..", "\ud83d"])
