@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -71,6 +72,12 @@ class Finding:
     subnet: str | None = None
     """The external subnet the address is of."""
 
+    @property
+    def release_id(self) -> str:
+        """Id of the release of a leak: one and the same, however often the leak is seen before it is worked off."""
+        place = sha256(f"{self.gateway} {self.address}".encode()).hexdigest()[:12]
+        return f"leak-{place}-{int(self.since)}"
+
 
 @dataclass(frozen=True, slots=True)
 class GatewayReport:
@@ -108,6 +115,7 @@ class Reports:
 
     def __init__(self, redis: Redis, keys: Keys) -> None:
         self._redis = redis
+        self._keys = keys
         self._key = keys.reports
 
     def keep(self, reports: Iterable[GatewayReport]) -> None:
@@ -131,12 +139,30 @@ class Reports:
     def of(self, gateway: str) -> GatewayReport | None:
         """The last report of a gateway; None when it was never audited."""
         stored: bytes | None = self._redis.hget(self._key, gateway)  # type: ignore[assignment]
-        return GatewayReport.from_json(stored) if stored else None
+        return self._without_mended([GatewayReport.from_json(stored)])[0] if stored else None
 
     def all(self) -> list[GatewayReport]:
         """The last report of every gateway, by its name; what two of them carry is told as doubled."""
         stored: dict[bytes, bytes] = self._redis.hgetall(self._key)  # type: ignore[assignment]
-        return with_doubles(GatewayReport.from_json(text) for _, text in sorted(stored.items()))
+        reports = [GatewayReport.from_json(text) for _, text in sorted(stored.items())]
+        return with_doubles(self._without_mended(reports))
+
+    def _without_mended(self, reports: list[GatewayReport]) -> list[GatewayReport]:
+        """The reports, less what was released since: the record of its release tells."""
+        leaks = [finding for report in reports for finding in report.findings if finding.mendable]
+        with self._redis.pipeline(transaction=False) as pipe:
+            for leak in leaks:
+                pipe.hget(self._keys.record(leak.release_id), "outcome")
+            outcomes = pipe.execute()
+        gone = {(leak.gateway, leak.address) for leak, outcome in zip(leaks, outcomes, strict=True) if outcome}
+        return [
+            replace(
+                report,
+                carried=tuple(each for each in report.carried if (report.gateway, each.ip) not in gone),
+                findings=tuple(each for each in report.findings if (report.gateway, each.address) not in gone),
+            )
+            for report in reports
+        ]
 
 
 def merged(before: GatewayReport, now: GatewayReport) -> GatewayReport:

@@ -91,7 +91,7 @@ def eip(number: int, gateway: str, address: str) -> EIP:
         namespace="",
         ready=True,
         placed=True,
-        terminating=False,
+        terminating_since=None,
         resource_version=number,
         created=time.time() - 86400,
     )
@@ -115,7 +115,7 @@ def finding(kind: Kind, gateway: str, address: str | None, why: str, **fields: A
 
 
 def carried(gateway: str, ip: str, owner: str | None) -> Carried:
-    return Carried(ip, 24, "net1", (f"vpc-nat-gw-{gateway}-0",), owner)
+    return Carried(ip, 24, "net1", (f"vpc-nat-gw-{gateway}-0",), owner, SUBNET)
 
 
 def fill(work_queue: WorkQueue, settings: Settings, failed: int = 50) -> None:

@@ -75,6 +75,19 @@ def test_what_is_doubled_follows_the_reports(redis: Redis) -> None:
     assert kinds(reports.all())["gw1"] == [(Kind.LEAKED, True)]
 
 
+@pytest.mark.server
+def test_what_was_released_since_is_told_no_more(redis: Redis) -> None:
+    keys = Keys("test")
+    reports = Reports(redis, keys)
+    reports.keep([report("gw1", carried(), carried("10.1.69.206", "eip1"), findings=(leak("gw1"),))])
+    redis.hset(keys.record(leak("gw1").release_id), "gateway", "gw1")
+    assert reports.all()[0].findings == (leak("gw1"),)
+    redis.hset(keys.record(leak("gw1").release_id), "outcome", "reclaimed")
+    (told,) = reports.all()
+    assert (told.findings, [each.ip for each in told.carried]) == ((), ["10.1.69.206"])
+    assert reports.of("gw1") == told
+
+
 def test_parts_of_one_audit_on_different_nodes_are_one_report() -> None:
     first = report("gw1", carried(), carried("10.1.69.206", "eip1"), findings=(leak("gw1"),))
     second = replace(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import suppress
-from hashlib import sha256
 from ipaddress import ip_address
 
 from rq.job import Job, JobStatus
@@ -18,8 +17,6 @@ from shared.reports import Finding, GatewayReport
 def release_of(leak: Finding, cluster: str, *, eip: str | None = None, namespace: str | None = None) -> Release:
     """The release of a leaked address.
 
-    Named after the leak, so that it stays one release however often it is seen before it is worked off.
-
     Args:
         leak: a finding that can be mended.
         cluster: UID of the cluster it is in.
@@ -28,9 +25,8 @@ def release_of(leak: Finding, cluster: str, *, eip: str | None = None, namespace
     """
     assert leak.mendable
     assert leak.address is not None
-    place = sha256(f"{leak.gateway} {leak.address}".encode()).hexdigest()[:12]
     return Release(
-        id=f"leak-{place}-{int(leak.since)}",
+        id=leak.release_id,
         cluster=cluster,
         gateway=leak.gateway,
         eip=eip,
