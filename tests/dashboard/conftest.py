@@ -76,7 +76,8 @@ def operator(settings: Settings) -> Visitor:
     return visitor
 
 
-@pytest.fixture(scope="session")
+# Not longer than a module: while Playwright runs, its event loop is this thread's, and no netlink socket works beside it.
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     if shutil.which("chromium") is None:
         pytest.skip("chromium is not installed")
