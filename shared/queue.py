@@ -52,6 +52,13 @@ class WorkQueue:
         """Name of the queue of the workers on one node."""
         return f"{self.name}@{node}"
 
+    def names(self) -> list[str]:
+        """Names of all our queues that ever had a job: the general one, then those of nodes."""
+        prefix = Queue.redis_queue_namespace_prefix + self.node_queue("")
+        stored: set[bytes] = self.redis.smembers(Queue.redis_queues_keys)  # type: ignore[assignment]
+        keys = [key.decode(errors="replace") for key in stored]
+        return [self.name, *sorted(self.node_queue(key[len(prefix) :]) for key in keys if key.startswith(prefix))]
+
     def job(self, work: Work) -> Job:
         """The RQ job that carries a piece of work."""
         return Job.create(

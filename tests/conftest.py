@@ -27,6 +27,7 @@ from sandbox.redis_server import free_port
 from shared.brake import Brake
 from shared.connection import connect
 from shared.inventory import Inventory
+from shared.keys import Keys
 from shared.kube.api import KubeApi
 from shared.models import Release
 from shared.queue import WorkQueue
@@ -65,6 +66,22 @@ def redis(server: ValkeyServer) -> Iterator[Redis]:
     client.flushall()
     yield client
     client.close()
+
+
+@pytest.fixture
+def settings(server: ValkeyServer) -> Settings:
+    """For what needs Redis only."""
+    return load_settings(redis_url=server.connection_url)
+
+
+@pytest.fixture
+def work_queue(settings: Settings, redis: Redis) -> WorkQueue:
+    return WorkQueue(connect(settings), settings)
+
+
+@pytest.fixture
+def keys(work_queue: WorkQueue) -> Keys:
+    return work_queue.keys
 
 
 @pytest.fixture

