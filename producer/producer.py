@@ -124,6 +124,7 @@ class Producer:
         elif self._api.version_of(EIPS) < self._position:
             # A watch from the future would tell nothing until the history gets there again.
             raise HistoryGoneError("the API's history ends before what was seen of it")
+        self._inventory.heard_at = time.time()
         self._follow(stop)
 
     def _start(self) -> None:
@@ -151,6 +152,8 @@ class Producer:
                         self._lists.check_now_and_then()
 
     def _take_in(self, batch: list[Object]) -> None:
+        if batch:
+            self._inventory.heard_at = time.time()
         for event in batch:
             obj, kind = event["object"], event["type"]
             version = version_of(obj)

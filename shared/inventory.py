@@ -62,6 +62,10 @@ class Inventory:
         """UID of the cluster whose EIPs these are."""
         self.producer = producer
         """Who commits."""
+        self.heard_at: float | None = None
+        """When the API told this producer something last, seconds since the epoch; left with each commit."""
+        self._version: int | None = None
+        """The position of the last commit."""
         self._at_step = at_step
         self._marks: set[str | None] = {None}
         """Which of our marks Redis may hold now: until an answer is here, the new one or the one before."""
@@ -129,13 +133,14 @@ class Inventory:
                         )
                         if gap:
                             pipe.set(self._keys.gap, position)
-                    mark = self._leave_mark(pipe)
+                    mark = self._leave_mark(pipe, resource_version)
                     self._at_step("execute")
                     pipe.execute()
                 except WatchError:
                     # Also a connection that broke, perhaps after the transaction: the mark may be there.
                     continue
             self._marks = {mark}
+            self._version = resource_version or self._version
             self._at_step("committed")
             return result
 
@@ -290,9 +295,15 @@ class Inventory:
         if dead:
             self._redis.hdel(self._keys.producers, *dead)
 
-    def _leave_mark(self, pipe: Pipeline) -> str:
+    def _leave_mark(self, pipe: Pipeline, resource_version: int | None) -> str:
         mark = uuid4().hex
-        pipe.hset(self._keys.producers, self.producer, json.dumps({"mark": mark, "at": time.time()}))
+        left = {
+            "mark": mark,
+            "at": time.time(),
+            "resource_version": resource_version or self._version,
+            "heard_at": self.heard_at,
+        }
+        pipe.hset(self._keys.producers, self.producer, json.dumps(left))
         self._marks.add(mark)
         return mark
 
