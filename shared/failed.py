@@ -41,10 +41,11 @@ MAX_TEXT_BYTES = 1_000_000
 _DROP = """
 if redis.call('ZREM', KEYS[1], ARGV[1]) == 0 then return 0 end
 for index = 4, #KEYS do redis.call('DEL', KEYS[index]) end
-if redis.call('EXISTS', KEYS[2]) == 1 then redis.call('RPUSH', KEYS[3], ARGV[2]) end
+if redis.call('EXISTS', KEYS[2]) == 1 then redis.call('RPUSH', KEYS[3], ARGV[2]) else redis.call('DEL', KEYS[3]) end
 return 1
 """
-"""The job goes and its record says so, or somebody requeued or dropped it in the same moment and nothing is done."""
+"""The job goes and its record says so, where it has one; or somebody requeued or dropped it in the same moment, and
+nothing is done."""
 
 
 class NoFailedJobError(ReclaimerError):
@@ -239,9 +240,7 @@ class FailedJobs:
     def _trace(self, job_id: str, event: str, **details: str) -> None:
         """Tell it in the job's life, where it has one: a forged job is none of ours."""
         if self._redis.exists(_raw(self._work_queue.keys.record(job_id))):
-            with self._redis.pipeline(transaction=True) as pipe:
-                self._work_queue.records.trace(pipe, job_id, event, **details)
-                pipe.execute()
+            self._work_queue.records.tell(event, {job_id: details})
 
     def _why_not(self, job_id: str) -> str:
         """What is true of a job that is not failed."""

@@ -14,7 +14,7 @@ from shared.models import Outcome, Work, parse_work, work_to_dict
 from shared.tally import Tally
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from redis import Redis
     from redis.client import Pipeline
@@ -89,6 +89,22 @@ class Records:
         with self._redis.pipeline() as pipe:
             for work_id in work_ids:
                 pipe.hset(self._keys.record(work_id), mapping=mapping)
+            pipe.execute()
+
+    def tell(self, event: str, of: Mapping[str, Mapping[str, Any]], **fields: str) -> None:
+        """Tell an event of several pieces of work, and note fields of each; in a transaction of its own.
+
+        Args:
+            event: what happened.
+            of: by work id, the details of the event.
+            fields: as in `note`.
+        """
+        mapping: dict[Any, Any] = {**fields}
+        with self._redis.pipeline(transaction=True) as pipe:
+            for work_id, details in of.items():
+                if mapping:
+                    pipe.hset(self._keys.record(work_id), mapping=mapping)
+                self.trace(pipe, work_id, event, **details)
             pipe.execute()
 
     def fields(self, work_id: str) -> dict[str, str]:

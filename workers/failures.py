@@ -38,27 +38,35 @@ class Verdict:
 
     transient: bool
     reason: str
+    cause: str | None = None
+    """The class of the error, by which failed jobs are counted; None where only the reason tells causes apart."""
     foreseen: bool = True
     """Whether the reason says all there is to say; otherwise the traceback does."""
 
 
 def classify(error: BaseException) -> Verdict:
     """Judge what a job raised. What nobody foresaw is taken as transient: a retry decides anew and does no harm."""
+    cause = None if type(error) in (PermanentError, TransientError) else type(error).__name__
     if isinstance(error, PermanentError):
-        return Verdict(transient=False, reason=str(error))
+        return Verdict(transient=False, reason=str(error), cause=cause)
     if isinstance(error, TransientError):
-        return Verdict(transient=True, reason=str(error))
+        return Verdict(transient=True, reason=str(error), cause=cause)
     if isinstance(error, JobTimeoutException):
         return Verdict(
-            transient=True, reason="the gateway or the API took longer than EIP_RECLAIMER_JOB_TIMEOUT to answer"
+            transient=True,
+            reason="the gateway or the API took longer than EIP_RECLAIMER_JOB_TIMEOUT to answer",
+            cause=cause,
         )
     if isinstance(error, DeserializationError):
         return Verdict(
-            transient=False, reason="the job's data cannot be read as JSON. Nothing was done; drop this job."
+            transient=False,
+            reason="the job's data cannot be read as JSON. Nothing was done; drop this job.",
+            cause=cause,
         )
     return Verdict(
         transient=True,
         reason=f"unexpected {type(error).__name__}: {error}. Please report it with the traceback below.",
+        cause=cause,
         foreseen=False,
     )
 

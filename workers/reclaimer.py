@@ -8,8 +8,9 @@ one worker.
 from __future__ import annotations
 
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
+from redis.client import Pipeline
 from structlog.contextvars import bound_contextvars
 
 from shared.errors import InvalidPayloadError, PermanentError
@@ -28,6 +29,10 @@ ROUND_SIZE = 200
 """Pieces of work per round; the rest is left to the next."""
 
 
+def _untold(_pipe: Pipeline) -> None:
+    pass
+
+
 class Reclaimer:
     """Does the work of jobs, one at a time."""
 
@@ -42,12 +47,13 @@ class Reclaimer:
         self._cluster_uid = cluster_uid
         self._worker = worker
 
-    def run(self, work: Work, pods_done: Collection[str] = ()) -> Result:
+    def run(self, work: Work, pods_done: Collection[str] = (), taken: Callable[[Pipeline], None] = _untold) -> Result:
         """Do a piece of work now, and with it what else is pending for its gateway.
 
         Args:
             work: what the job carries.
             pods_done: UIDs of the gateway's pods that were done on other nodes.
+            taken: is handed the transaction that opens the work, once the gateway is locked for it.
 
         Raises:
             NotNowError: to be run again a little later.
@@ -71,7 +77,7 @@ class Reclaimer:
                 raise NotNowError("another worker has the gateway", self._settings.busy_pause)
             try:
                 # Asked again: who had the gateway until now may have done it since.
-                return self._taken_over(work) or self._work_off(work, pods_done, lock)
+                return self._taken_over(work) or self._work_off(work, pods_done, lock, taken)
             finally:
                 lock.release()
 
@@ -80,14 +86,19 @@ class Reclaimer:
         outcome = self._work_queue.records.outcome(work.id)
         return None if outcome is None else Result(outcome, {"why": "taken over by another job of the gateway"})
 
-    def _work_off(self, work: Work, pods_done: Collection[str], lock: GatewayLock) -> Result:
+    def _work_off(
+        self, work: Work, pods_done: Collection[str], lock: GatewayLock, taken: Callable[[Pipeline], None]
+    ) -> Result:
         own: Answer | None = None
         give_up = time.monotonic() + self._settings.job_timeout / 2
         while True:
-            generation, works = self._pending(work, finished=isinstance(own, Result))
+            generation, works = self._pending(work, taken, finished=isinstance(own, Result))
+            taken = _untold
             if works:
-                answers = self._round.work_off(work.gateway, works, lock.ensure_held, pods_done)
-                self._record(works, answers, lock)
+                # Where our own work has been says nothing of what others came with since.
+                been = () if isinstance(own, Result) else pods_done
+                answers = self._round.work_off(work.gateway, works, lock.ensure_held, been)
+                self._record(work, works, answers, lock)
                 own = answers.get(work.id, own)
             if lock.release_unless_changed(generation) or time.monotonic() > give_up:
                 break
@@ -95,17 +106,18 @@ class Reclaimer:
             return own
         raise own or NotNowError("the gateway was left to another worker", self._settings.busy_pause)
 
-    def _pending(self, work: Work, *, finished: bool) -> tuple[int, list[Work]]:
+    def _pending(self, work: Work, taken: Callable[[Pipeline], None], *, finished: bool) -> tuple[int, list[Work]]:
         """The gateway's generation and what was pending then, our own work first unless it is finished."""
         with self._redis.pipeline(transaction=True) as pipe:
             pipe.get(self._keys.pending_generation(work.gateway))
             pipe.hgetall(self._keys.pending(work.gateway))
-            generation, stored = pipe.execute()
+            taken(pipe)
+            generation, stored, *_ = pipe.execute()
         works: list[Work] = [] if finished else [work]
         for work_id, payload in stored.items():
             if work_id.decode() != work.id and len(works) < ROUND_SIZE:
-                taken = self._readable(work.gateway, work_id.decode(), payload)
-                works += [taken] if taken is not None else []
+                other = self._readable(work.gateway, work_id.decode(), payload)
+                works += [other] if other is not None else []
         return int(generation or 0), works
 
     def _readable(self, gateway: str, work_id: str, payload: bytes) -> Work | None:
@@ -119,7 +131,7 @@ class Reclaimer:
         same = taken.id == work_id and taken.gateway == gateway and taken.cluster == self._cluster_uid
         return taken if same else None
 
-    def _record(self, works: list[Work], answers: dict[str, Answer], lock: GatewayLock) -> None:
+    def _record(self, own: Work, works: list[Work], answers: dict[str, Answer], lock: GatewayLock) -> None:
         """Record what ended, in one transaction with its leaving the pending work.
 
         Raises:
@@ -129,8 +141,8 @@ class Reclaimer:
         ended = [(work, answer) for work in works if isinstance(answer := answers.get(work.id), Result)]
         with lock.transaction() as pipe:
             for work, result in ended:
-                records.close(pipe, work, result.outcome, worker=self._worker, **result.details)
+                over = {} if work.id == own.id else {"taken_over_by": own.id}
+                records.close(pipe, work, result.outcome, worker=self._worker, **over, **result.details)
                 pipe.hdel(self._keys.pending(work.gateway), work.id)
         for work, result in ended:
-            taken_over = work.id != works[0].id
-            log.info("done", done=work.id, outcome=result.outcome.value, taken_over=taken_over, eip=work.eip)
+            log.info("done", done=work.id, outcome=result.outcome.value, taken_over=work.id != own.id, eip=work.eip)

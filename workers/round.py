@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from typing import Any
 
 from shared.errors import ProtectedAddressError, TransientError, VerificationError
 from shared.kube.objects import Subnet
@@ -28,7 +28,7 @@ from workers.audits.comparison import Expected
 from workers.audits.gateway import GatewayAudits
 from workers.cluster import Cluster
 from workers.failures import ElsewhereError, NotNowError
-from workers.gateways.interface import Address, Driver, Gateway, Snapshot
+from workers.gateways.interface import Address, Driver
 from workers.gateways.plan import missing_after, plan_deletion, plan_restoration
 from workers.guards import why_protected
 from workers.hold import Hold
@@ -36,29 +36,20 @@ from workers.intents import Intents
 from workers.looks import Looks
 from workers.owners import Owners
 from workers.places import Pod
+from workers.site import Site
 
 log = get_logger(__name__)
-
-
-@dataclass(slots=True)
-class Site:
-    """One opened pod in a round."""
-
-    pod: Pod
-    gateway: Gateway
-    before: Snapshot
-    now: Snapshot
-
-    def holds(self, addresses: Collection[IPAddress], inside: Collection[str]) -> list[Address]:
-        """Where the addresses were on external interfaces when the round began."""
-        return [a for a in self.before.addresses if a.ip in addresses and a.interface not in inside]
 
 
 class Round:
     """Carries a round out. One per worker; keeps nothing between rounds but its connections."""
 
-    def __init__(self, work_queue: WorkQueue, cluster: Cluster, driver: Driver, settings: Settings) -> None:
+    def __init__(
+        self, work_queue: WorkQueue, cluster: Cluster, driver: Driver, settings: Settings, worker: str = ""
+    ) -> None:
+        """`worker` is who acts, for the trace."""
         self._work_queue = work_queue
+        self._worker = worker
         self._cluster = cluster
         self._driver = driver
         self._settings = settings
@@ -85,7 +76,8 @@ class Round:
         gateway = self._cluster.gateway(gateway_name)
         if gateway is None:
             self._work_queue.reports.forget([gateway_name])
-            return {work.id: Result(Outcome.GATEWAY_GONE) for work in works}
+            why = {"why": "the API has no gateway object of this name"}
+            return {work.id: Result(Outcome.GATEWAY_GONE, why) for work in works}
         subnets = self._cluster.external_subnets(
             gateway, [work.subnet for work in works if not isinstance(work, Audit)]
         )
@@ -125,7 +117,7 @@ class Round:
                 protected = self._protected(work, own, subnets)
                 if protected is not None:
                     answers[work.id] = protected
-                elif not any(site.holds(work.addresses, self._inside) for site in sites):
+                elif not any(site.holds(work.addresses) for site in sites):
                     absent.append(work)
                 elif early := self._looks.early(work):
                     answers[work.id] = early
@@ -134,16 +126,15 @@ class Round:
         others: list[Work] = [work for work in works if not isinstance(work, Release)]
         unsettled = self._intents.left_by(gateway, absent)
         answers |= {
-            work.id: self._looks.concluded(work, Outcome.ALREADY_ABSENT) for work in absent if work.id not in unsettled
+            work.id: self._looks.concluded(work, Outcome.ALREADY_ABSENT, seen=self._seen(sites, work.addresses))
+            for work in absent
+            if work.id not in unsettled
         }
         # A worker that meant to delete these did not live to look for owners again.
         others += [work for work in absent if work.id in unsettled]
         if not releases and not others:
             return answers
-        found = {
-            release.id: [a for site in sites for a in site.holds(release.addresses, self._inside)]
-            for release in releases
-        }
+        found = {release.id: [a for site in sites for a in site.holds(release.addresses)] for release in releases}
         self._intents.record(gateway, found)
         asked = {ip for work in (*releases, *others) if not isinstance(work, Audit) for ip in work.addresses}
         # Strictly after the intents are recorded.
@@ -169,8 +160,10 @@ class Round:
         going: list[tuple[Release, set[IPAddress]]] = []
         for release in releases:
             free = {ip for ip in release.addresses if owners.of(ip) is None}
-            if not any(site.holds(free, self._inside) for site in sites):
-                answers[release.id] = Result(Outcome.REASSIGNED, {"owners": _named(owners, release.addresses)})
+            if not any(site.holds(free) for site in sites):
+                named = _named(owners, release.addresses)
+                seen = self._seen(sites, release.addresses)
+                answers[release.id] = Result(Outcome.REASSIGNED, {"owners": named, "seen": seen})
             else:
                 going.append((release, free))
         waits = self._hold.asks_to_wait(gateway, owners.waiting) if going else None
@@ -179,41 +172,49 @@ class Round:
         if not going:
             return answers
         targets = {ip for _, free in going for ip in free}
-        deleted = {id(site): site.holds(targets, self._inside) for site in sites}
+        deleted = {id(site): site.holds(targets) for site in sites}
         for site in sites:
-            self._delete(site, targets, fence, [release.id for release, _ in going])
+            self._delete(site, targets, fence, going)
         again = self._cluster.owners(gateway, targets)
         regained = {ip for ip in targets if again.of(ip) is not None}
         waited = {eip.uid for eip in owners.waiting}
         newcomers = [eip.name for eip in again.waiting if eip.uid not in waited]
         for site in sites:
-            self._put_back(site, [a for a in deleted[id(site)] if newcomers or a.ip in regained], fence)
+            returned = [a for a in deleted[id(site)] if newcomers or a.ip in regained]
+            if self._put_back(site, returned, fence):
+                whose = {release.id: [a for a in returned if a.ip in free] for release, free in going}
+                self._tell("put back", site, whose)
         for release, free in going:
-            places = [
-                {"pod": site.pod.place.name, "address": str(a)}
-                for site in sites
-                for a in site.holds(free, self._inside)
-            ]
+            places = [{"pod": site.pod.place.name, "address": str(a)} for site in sites for a in site.holds(free)]
             if free & regained:
-                details = {"put_back": places, "owners": _named(again, free & regained)}
-                answers[release.id] = Result(Outcome.RESTORED, details)
+                named = _named(again, free & regained)
+                seen = self._seen(sites, free)
+                answers[release.id] = Result(Outcome.RESTORED, {"put_back": places, "owners": named, "seen": seen})
             elif newcomers:
                 self._work_queue.records.note(release.id, deleted="")
                 why = f"put back: EIP {', '.join(newcomers)} came during the deletion and has no address yet"
                 answers[release.id] = NotNowError(why, self._settings.busy_pause)
             else:
-                answers[release.id] = self._looks.concluded(release, Outcome.RECLAIMED, deleted=places)
+                seen = self._seen(sites, release.addresses)
+                answers[release.id] = self._looks.concluded(release, Outcome.RECLAIMED, deleted=places, seen=seen)
         return answers
 
-    def _delete(self, site: Site, targets: set[IPAddress], fence: Callable[[], None], work_ids: list[str]) -> None:
+    def _delete(
+        self,
+        site: Site,
+        targets: set[IPAddress],
+        fence: Callable[[], None],
+        going: Sequence[tuple[Release, set[IPAddress]]],
+    ) -> None:
         steps = plan_deletion(site.before, targets, self._inside)
         if not steps:
             return
         site.gateway.carry_out(steps, fence)
-        site.now = site.gateway.read()
-        if not any(a.ip in targets and a.interface not in self._inside for a in site.now.addresses):
+        site.look_again()
+        if not site.has(targets):
             # Should anything after this line fail, the next try finds nothing and still tells the truth.
-            self._work_queue.records.note(*work_ids, deleted=site.pod.place.name)
+            whose = {release.id: site.holds(free) for release, free in going}
+            self._tell("deleted", site, whose, deleted=site.pod.place.name)
         differences = missing_after(site.before, site.now, targets, self._inside)
         if differences:
             raise VerificationError(
@@ -227,7 +228,7 @@ class Round:
         if not steps:
             return False
         site.gateway.carry_out(steps, fence)
-        site.now = site.gateway.read()
+        site.look_again()
         missing = plan_restoration(site.now, addresses)
         if missing:
             raise VerificationError(f"pod {site.pod.place.name} did not take back {missing}; it is tried again")
@@ -245,25 +246,38 @@ class Round:
         owned = [ip for ip in work.addresses if owners.of(ip) is not None]
         if not owned and isinstance(work, Release):
             return self._looks.concluded(
-                work, Outcome.RECLAIMED, why="a deletion had begun that nobody lived to report"
+                work,
+                Outcome.RECLAIMED,
+                why="a deletion had begun that nobody lived to report",
+                seen=self._seen(sites, work.addresses),
             )
         if not owned:
-            return self._looks.concluded(work, Outcome.ALREADY_ABSENT)
+            return self._looks.concluded(work, Outcome.ALREADY_ABSENT, seen=self._seen(sites, work.addresses))
         # Where Kube-OVN is not done yet it may be that it never will be: the address may live on another gateway.
         placed = [ip for ip in owned if self._cluster.is_placed(owners, ip)]
         put_back = []
         for site in sites:
-            addresses = [
-                self._former_place(gateway, site, ip, subnets)
-                for ip in placed
-                if not any(a.ip == ip and a.interface not in self._inside for a in site.now.addresses)
-            ]
+            addresses = [self._former_place(gateway, site, ip, subnets) for ip in placed if not site.has([ip])]
             if self._put_back(site, addresses, fence):
+                self._tell("put back", site, {work.id: addresses})
                 put_back += [{"pod": site.pod.place.name, "address": str(address)} for address in addresses]
-        details = {"owners": _named(owners, owned)}
+        details = {"owners": _named(owners, owned), "seen": self._seen(sites, work.addresses)}
         if put_back:
             return Result(Outcome.RESTORED, {"put_back": put_back, **details})
         return Result(Outcome.REASSIGNED, details)
+
+    def _tell(self, event: str, site: Site, whose: dict[str, list[Address]], **fields: str) -> None:
+        """Tell of a change as soon as it was made: nobody may live to tell it with an outcome."""
+        told: dict[str, dict[str, Any]] = {
+            work_id: {"pod": site.pod.place.name, "addresses": [str(a) for a in addresses], "worker": self._worker}
+            for work_id, addresses in whose.items()
+            if addresses
+        }
+        self._work_queue.records.tell(event, told, **fields)
+
+    def _seen(self, sites: Sequence[Site], addresses: Collection[IPAddress]) -> list[str]:
+        """What each pod showed at the last look."""
+        return [site.shows(addresses) for site in sites]
 
     def _former_place(self, gateway: str, site: Site, ip: IPAddress, subnets: Iterable[Subnet]) -> Address:
         """Where an owned address has to be: where a worker found it, else beside the others of its subnet."""
@@ -292,9 +306,7 @@ class Round:
         return None
 
     def _open(self, stack: ExitStack, pod: Pod) -> Site:
-        gateway = stack.enter_context(self._driver.open(pod.place))
-        snapshot = gateway.read()
-        return Site(pod, gateway, snapshot, snapshot)
+        return Site(pod, stack.enter_context(self._driver.open(pod.place)), self._inside)
 
     def _reaches(self, pod: Pod) -> bool:
         return self._driver.name != "netlink" or self._settings.node_name in (None, pod.place.node)

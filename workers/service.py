@@ -60,7 +60,7 @@ def build_worker(settings: Settings, stop: threading.Event | None = None) -> Rec
     cluster_uid = api.cluster_uid()
     check_cluster(work_queue.redis, work_queue, cluster_uid)
     name = worker_name()
-    gateway_round = Round(work_queue, Cluster(api, work_queue, settings), open_driver(settings, api), settings)
+    gateway_round = Round(work_queue, Cluster(api, work_queue, settings), open_driver(settings, api), settings, name)
     reclaimer = Reclaimer(work_queue, gateway_round, settings, cluster_uid, name)
     return ReclaimWorker(work_queue, reclaimer, settings, name, stop or threading.Event())
 

@@ -15,6 +15,7 @@ from typing import Any
 from uuid import uuid4
 
 from redis import Redis
+from redis.client import Pipeline
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
@@ -49,7 +50,11 @@ DUE_SECONDS = 0.25
 """How late a due retry is at most, while any worker lives."""
 OVERTIME_SECONDS = 5
 """How long after its timeout a job is taken from its worker."""
-DIED = Verdict(transient=True, reason="the worker that ran the job died or was stopped for too long")
+DIED = Verdict(
+    transient=True, reason="the worker that ran the job died or was stopped for too long", cause="WorkerDied"
+)
+TOLD = ("taken", "waits_for")
+"""What a job's meta remembers as traced already, until the next try."""
 
 
 class Again(Retry):
@@ -171,22 +176,24 @@ class ReclaimWorker(SimpleWorker):
         verdict = job.verdict or DIED
         job.verdict = None
         attempts = int(job.meta.get("attempts", 0)) + 1
+        who = {"worker": job.worker_name} | ({} if job.worker_name == self.name else {"noticed_by": self.name})
         pipe = self._work_queue.redis.pipeline(transaction=True)
         if verdict.transient and attempts < self._settings.retry_attempts:
             pause = backoff(attempts, self._settings)
-            job.meta = {**job.meta, "attempts": attempts, "last_error": verdict.reason}
+            kept = {name: value for name, value in job.meta.items() if name not in TOLD}
+            job.meta = {**kept, "attempts": attempts, "last_error": verdict.reason}
             job.retry_at = time.time() + pause
             details = {"attempt": attempts, "pause": round(pause, 1)}
             log.warning("job is retried", job=job.id, reason=verdict.reason, **details)
-            self._work_queue.records.trace(pipe, job.id, "failed, retried", reason=verdict.reason, **details)
+            self._work_queue.records.trace(pipe, job.id, "failed, retried", reason=verdict.reason, **details, **who)
         else:
             # A replay starts with all its tries.
-            job.meta = {"last_error": verdict.reason, "attempts_made": attempts}
+            job.meta = {"last_error": verdict.reason, "cause": verdict.cause, "attempts_made": attempts}
             job.retry_at = None
             job.save_meta()  # type: ignore[no-untyped-call]
             exc_string = f"{verdict.reason}\n\n{exc_string}"
             log.error("job failed", job=job.id, reason=verdict.reason, attempts=attempts)
-            self._work_queue.records.trace(pipe, job.id, "failed", reason=verdict.reason, attempts=attempts)
+            self._work_queue.records.trace(pipe, job.id, "failed", reason=verdict.reason, attempts=attempts, **who)
             self._forget_pending(pipe, job)
         pipe.execute()
         super().handle_job_failure(job, queue, started_job_registry, exc_string, execution)
@@ -246,13 +253,17 @@ class ReclaimWorker(SimpleWorker):
 
     def _do(self, work: Work, job: ReclaimJob) -> str | Again:
         try:
-            return self._reclaimer.run(work, job.meta.get("pods_done", ())).outcome.value
+            pods_done = job.meta.get("pods_done", ())
+            return self._reclaimer.run(work, pods_done, lambda pipe: self._trace_taken(pipe, job)).outcome.value
         except NotNowError as later:
             self._trace_change(job, later.why)
             return Again(later.seconds)
         except ElsewhereError as elsewhere:
+            name = self._queue_of(elsewhere.node)
             job.meta["pods_done"] = elsewhere.pods_done
-            return Again(0, self._queue_of(elsewhere.node))
+            job.meta.pop("taken", None)
+            self._work_queue.records.tell("sent on", {job.id: {"to_node": elsewhere.node, "worker": self.name}})
+            return Again(0, name)
 
     def _queue_of(self, node: str) -> str:
         """The queue of the workers on a node.
@@ -268,14 +279,19 @@ class ReclaimWorker(SimpleWorker):
             )
         return name
 
+    def _trace_taken(self, pipe: Pipeline, job: ReclaimJob) -> None:
+        """Trace that this worker has the gateway for the job, once per try: one that waits is taken every second."""
+        if not job.meta.get("taken"):
+            job.meta["taken"] = True
+            attempt = int(job.meta.get("attempts", 0)) + 1
+            self._work_queue.records.trace(pipe, job.id, "taken", worker=self.name, attempt=attempt)
+
     def _trace_change(self, job: ReclaimJob, why: str) -> None:
         """Trace why a job is run again later, once per reason: it may be for many seconds, every second."""
         if job.meta.get("waits_for") == why:
             return
         job.meta["waits_for"] = why
-        pipe = self._work_queue.redis.pipeline(transaction=True)
-        self._work_queue.records.trace(pipe, job.id, "later", why=why, worker=self.name)
-        pipe.execute()
+        self._work_queue.records.tell("later", {job.id: {"why": why, "worker": self.name}})
 
     def _forget_pending(self, pipe: Any, job: ReclaimJob) -> None:
         """A failed job's work is no longer taken over by others: it waits for a person."""

@@ -1,0 +1,53 @@
+"""One pod of a gateway in a round: what it had when the round began, and what it showed at the last look."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from shared.models import IPAddress
+from workers.places import Pod
+from workers.gateways.interface import Address, Gateway, Snapshot
+
+
+class Site:
+    """One opened pod. A round asks it about each of its releases, and a pod may have hundreds of addresses."""
+
+    def __init__(self, pod: Pod, gateway: Gateway, inside: Collection[str]) -> None:
+        """Reads the pod; `inside` names the interfaces that are not external."""
+        self.pod = pod
+        self.gateway = gateway
+        self.before = self.now = gateway.read()
+        self._inside = inside
+        self._held = self._external(self.before)
+        self._shown = self._held
+
+    def look_again(self) -> None:
+        """Read the pod once more."""
+        self.now = self.gateway.read()
+        self._shown = self._external(self.now)
+
+    def holds(self, addresses: Collection[IPAddress]) -> list[Address]:
+        """Where the addresses were on external interfaces when the round began, in the kernel's order."""
+        return _places(self._held, addresses)
+
+    def has(self, addresses: Collection[IPAddress]) -> list[Address]:
+        """Where they are on external interfaces by the last look, in the kernel's order."""
+        return _places(self._shown, addresses)
+
+    def shows(self, addresses: Collection[IPAddress]) -> str:
+        """What the last look showed of the addresses, in words."""
+        there = self.has(addresses)
+        others = sum(map(len, self._shown.values())) - len(there)
+        return f"{', '.join(map(str, there)) or 'not there'}, beside {others} others, on pod {self.pod.place.name}"
+
+    def _external(self, snapshot: Snapshot) -> dict[IPAddress, list[tuple[int, Address]]]:
+        found: dict[IPAddress, list[tuple[int, Address]]] = {}
+        for order, address in enumerate(snapshot.addresses):
+            if address.interface not in self._inside:
+                found.setdefault(address.ip, []).append((order, address))
+        return found
+
+
+def _places(found: dict[IPAddress, list[tuple[int, Address]]], addresses: Collection[IPAddress]) -> list[Address]:
+    places = sorted((place for ip in set(addresses) for place in found.get(ip, ())), key=lambda place: place[0])
+    return [address for _, address in places]
