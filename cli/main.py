@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
-from cli import brake
+from cli import brake, failed
 from cli.audit import audit
 from cli.dashboard import dashboard
 from cli.options import Json, Kubeconfig, RedisUrl, settings_of
+from cli.status import status
+from cli.tables import plain
 from cli.trace import trace
 
 app = typer.Typer(
@@ -22,6 +24,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(brake.app, name="brake", no_args_is_help=True)
+app.add_typer(failed.app, name="failed", no_args_is_help=True)
+app.command()(status)
 app.command()(trace)
 app.command()(audit)
 app.command()(dashboard)
@@ -56,11 +60,21 @@ def demo(as_json: Json = False) -> None:
 
 
 def main() -> None:
-    """Run the command; what went wrong on purpose is one line and exit status 2."""
+    """Run the command; what went wrong on purpose, or with Redis meanwhile, is one line and exit status 2."""
     from shared.errors import ReclaimerError
 
     try:
         app()
     except ReclaimerError as error:
-        typer.secho(f"eip-reclaimer: {error}", fg="red", err=True)
-        sys.exit(2)
+        _end(str(error))
+    except Exception as error:
+        from redis.exceptions import RedisError
+
+        if not isinstance(error, RedisError):
+            raise
+        _end(f"Redis stopped answering: {error}. Look at the server, and give the command again.")
+
+
+def _end(why: str) -> NoReturn:
+    typer.secho(f"eip-reclaimer: {plain(why)}", fg="red", err=True)
+    sys.exit(2)

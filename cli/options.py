@@ -25,6 +25,21 @@ RedisUrl = Annotated[
     ),
 ]
 Kubeconfig = Annotated[Path | None, typer.Option("--kubeconfig", help="kubeconfig file", show_default=False)]
+_AGES = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+
+
+def seconds_of(age: str) -> float:
+    """The seconds of `90s`, `15m`, `2h`, `3d` or `1w`.
+
+    Raises:
+        typer.BadParameter: it is none of these.
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhdw])", age.strip())
+    if not found:
+        raise typer.BadParameter(f"{age!r} is no age. Examples: 90s, 15m, 2h, 3d, 1w")
+    return float(found[1]) * _AGES[found[2]]
+
+
 Json = Annotated[bool, typer.Option("--json", help="print JSON")]
 
 
@@ -59,6 +74,20 @@ def open_queue(settings: Settings) -> WorkQueue:
     from shared.queue import WorkQueue
 
     return WorkQueue(connect(settings), settings)
+
+
+def operator() -> str:
+    """Who gives this command, for the trace."""
+    import getpass
+    import os
+    import socket
+
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        # In a container, a user may have no name.
+        user = f"uid {os.getuid()}"
+    return f"{user}@{socket.gethostname()}"
 
 
 def clock(seconds: float) -> str:

