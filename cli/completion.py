@@ -7,6 +7,10 @@ from __future__ import annotations
 
 import threading
 from contextlib import suppress
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from shared.settings import Settings
 
 PATIENCE_SECONDS = 0.5
 MOST = 200
@@ -24,22 +28,27 @@ def trace_terms(incomplete: str) -> list[str]:
 
 
 def _soon(registries: tuple[str, ...], incomplete: str) -> list[str]:
+    """What Redis tells within our patience, which begins once all is loaded that is needed to ask."""
+    import shared.connection
+    import shared.queue  # noqa: F401
+    from shared.settings import load_settings
+
     found: list[str] = []
-    asking = threading.Thread(target=_ask, args=(registries, found), daemon=True)
-    asking.start()
-    asking.join(PATIENCE_SECONDS)
+    # Whatever goes wrong, here as there: there is nobody to be told.
+    with suppress(Exception):
+        asking = threading.Thread(target=_ask, args=(load_settings(), registries, found), daemon=True)
+        asking.start()
+        asking.join(PATIENCE_SECONDS)
     return [job_id for job_id in list(found) if job_id.startswith(incomplete) and job_id.isprintable()]
 
 
-def _ask(registries: tuple[str, ...], found: list[str]) -> None:
-    # Whatever goes wrong: there is nobody here to be told.
-    with suppress(Exception):
-        from cli.options import open_queue
-        from shared.settings import load_settings
+def _ask(settings: Settings, registries: tuple[str, ...], found: list[str]) -> None:
+    from cli.options import open_queue
 
-        work_queue = open_queue(load_settings())
+    with suppress(Exception):
+        work_queue = open_queue(settings)
         for name in work_queue.names():
             queue = work_queue.open(name)
             for registry in registries:
-                ids = work_queue.redis.zrange(getattr(queue, registry).key, 0, MOST - 1, desc=True)
-                found.extend(job_id.decode().partition(":")[0] for job_id in ids)  # type: ignore[union-attr]
+                stored: list[bytes] = work_queue.redis.zrange(getattr(queue, registry).key, 0, MOST - 1, desc=True)  # type: ignore[assignment]
+                found += [entry.decode(errors="surrogateescape").partition(":")[0] for entry in stored]

@@ -27,10 +27,16 @@ Reason = Annotated[
     typer.Option("--reason", help="only those with this text in the reason, or of this class of error"),
 ]
 OlderThan = Annotated[
-    Any, typer.Option("--older-than", help="only those that failed before that: 90s, 15m, 2h, 3d", parser=seconds_of)
+    Any,
+    typer.Option(
+        "--older-than", help="only those that failed before: 90s, 15m, 2h, 3d", parser=seconds_of, metavar="AGE"
+    ),
 ]
 NewerThan = Annotated[
-    Any, typer.Option("--newer-than", help="only those that failed since: 90s, 15m, 2h, 3d", parser=seconds_of)
+    Any,
+    typer.Option(
+        "--newer-than", help="only those that failed since: 90s, 15m, 2h, 3d", parser=seconds_of, metavar="AGE"
+    ),
 ]
 Ids = Annotated[
     list[str] | None,
@@ -73,6 +79,7 @@ def list_(
 @app.command("show")
 def show(
     job_ids: Annotated[list[str], typer.Argument(metavar="ID...", autocompletion=failed_jobs)],
+    traceback: Annotated[bool, typer.Option("--traceback", help="and where in the program it came up")] = False,
     redis_url: RedisUrl = None,
     as_json: Json = False,
 ) -> None:
@@ -93,7 +100,9 @@ def show(
             continue
         shown[job_id] = {**asdict(job), "explanation": failed.explanation(job_id)}
         if not as_json:
-            _describe(job, shown[job_id]["explanation"])
+            # An error that nobody foresaw says little without.
+            with_traceback = traceback or job.reason.startswith("unexpected ")
+            _describe(job, shown[job_id]["explanation"] if with_traceback else "")
     if as_json:
         typer.echo(json.dumps(shown))
     raise typer.Exit(1 if missing else 0)
@@ -209,6 +218,7 @@ def _do(what: str, ids: list[str], act: Callable[[str], None], as_json: bool, ra
 
     from shared.errors import ReclaimerError
 
+    ids = list(dict.fromkeys(ids))
     done: list[str] = []
     refused: dict[str, str] = {}
     began = time.monotonic()

@@ -72,7 +72,7 @@ def main() -> None:
 
         if not isinstance(error, RedisError):
             raise
-        _end(f"Redis stopped answering: {error}. Look at the server, and give the command again.")
+        _end(f"Redis stopped answering: {str(error).rstrip('.')}. Look at the server, and give the command again.")
 
 
 def _end(why: str) -> NoReturn:

@@ -63,7 +63,8 @@ def _print(reader: StatusReader, as_json: bool) -> Status:
 def _summary(now: Status) -> None:
     typer.secho("all is well" if not now.needs else "needs you", bold=True, fg="red" if now.needs else "green")
     for need in now.needs:
-        typer.echo(plain(f"  ! {need.what}: {need.do}"))
+        typer.echo(plain(f"  ! {need.what}"))
+        typer.echo(plain(f"      {need.do}"))
     waits = f", the oldest seen {ago(now.at - now.oldest_pending)} ago" if now.oldest_pending else ""
     typer.echo(f"pending {now.pending} pieces of work{waits}; failed {now.failed} jobs")
     if now.advanced_at is None:
@@ -119,7 +120,9 @@ def _jobs(now: Status) -> None:
 
 
 def _processes(now: Status) -> None:
-    if now.producers:
+    # One that was replaced is remembered for a day; it is of interest while nobody has taken its place.
+    producers = [producer for producer in now.producers if producer.alive] or now.producers[:1]
+    if producers:
         _section("producers")
         table(
             ("PRODUCER", "LAST COMMIT", "POSITION", "BEHIND", "API SPOKE"),
@@ -131,7 +134,7 @@ def _processes(now: Status) -> None:
                     _behind(now, producer.resource_version),
                     f"{ago(now.at - producer.heard_at)} ago" if producer.heard_at else None,
                 )
-                for producer in now.producers
+                for producer in producers
             ],
         )
     if now.workers:

@@ -1,4 +1,6 @@
-"""How commands print: tables on a terminal, lines with tabs elsewhere; nothing is cut off in either.
+"""How commands print: columns on a terminal, lines with tabs elsewhere.
+
+Nothing is cut off or broken up in either, so that an id can be found and copied.
 
 What comes from Redis may have been written by anybody who can write there: no character of it reaches the terminal
 as a command to it.
@@ -29,18 +31,12 @@ def ago(seconds: float) -> str:
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Print rows under their heads."""
-    lines = [[plain("-" if cell is None else cell) for cell in row] for row in rows]
+    lines = [list(heads), *([plain("-" if cell is None else cell) for cell in row] for row in rows)]
     if not sys.stdout.isatty():
-        for line in [list(heads), *lines]:
+        for line in lines:
             typer.echo("\t".join(line))
         return
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    drawn = Table(box=None, header_style="bold", pad_edge=False)
-    for head in heads:
-        drawn.add_column(head, overflow="fold")
-    for line in lines:
-        drawn.add_row(*map(Text, line))
-    Console().print(drawn)
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for number, line in enumerate(lines):
+        padded = [cell.ljust(width) for cell, width in zip(line, widths, strict=True)]
+        typer.secho("  ".join(padded).rstrip(), bold=number == 0)

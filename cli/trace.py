@@ -59,10 +59,15 @@ def trace(
 def _tell(life: Life) -> None:
     typer.secho(plain(f"{life.id}  {life.description}"), bold=True)
     acts = {event["event"] for event in life.events}
+    last_reason = None
     for event in life.events:
         # An outcome repeats what acts told, for whoever reads outcomes only.
         told = {"at", "event", *(detail for act, detail in REPEATED.items() if act in acts)}
-        details = ", ".join(f"{name.replace('_', ' ')}: {_text(event[name])}" for name in event if name not in told)
+        shown = event
+        if "reason" in event:
+            shown = {**event, "reason": "the same"} if event["reason"] == last_reason else event
+            last_reason = event["reason"]
+        details = ", ".join(f"{name.replace('_', ' ')}: {_text(shown[name])}" for name in event if name not in told)
         typer.echo(plain(f"  {clock(event['at'])}  {event['event']:<16} {details}"))
     typer.echo(plain(f"  => {life.outcome or life.state}: {life.says}"))
 

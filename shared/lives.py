@@ -134,10 +134,10 @@ class Lives:
 
     def _failure(self, work_id: str) -> str:
         try:
-            reason = self._failed.of(work_id).reason
+            self._failed.of(work_id)
         except NoFailedJobError as error:
             return str(error)
-        return f"{reason} | once that is mended: eip-reclaimer failed replay {work_id}"
+        return f"once its cause is mended: eip-reclaimer failed replay {work_id}"
 
 
 def _seen(work: Work) -> str:

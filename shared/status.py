@@ -185,7 +185,7 @@ class StatusReader:
         queues = self.queues()
         running = self.running()
         gateways = self.gateways(job.gateway for job in running if job.gateway)
-        producers, workers = self.producers(now), self.workers(now)
+        producers, workers = self.producers(now), self.workers(now, running)
         failures = tuple(grouped(self._failed.all()))
         brake = self._brake.state()
         with self._pipeline() as pipe:
@@ -290,15 +290,21 @@ class StatusReader:
             )
         return tuple(sorted(found, key=lambda producer: (-producer.committed_at, producer.name)))
 
-    def workers(self, now: float) -> tuple[WorkerStatus, ...]:
-        """Workers that take jobs of our queues, as far as Redis remembers; `now` in seconds since the epoch."""
+    def workers(self, now: float, running: Iterable[RunningJob]) -> tuple[WorkerStatus, ...]:
+        """Workers that take jobs of our queues, as far as Redis remembers.
+
+        Args:
+            now: seconds since the epoch.
+            running: the jobs that workers have; RQ does not note them with a worker like ours.
+        """
+        having = {job.worker: job.id for job in running}
         keys: set[bytes] = set()
         for name in self._work_queue.names():
             keys |= self._redis.smembers(WORKERS_BY_QUEUE_KEY % name)  # type: ignore[arg-type]
         ordered = sorted(keys)
         with self._pipeline() as pipe:
             for key in ordered:
-                pipe.hmget(key, "queues", "state", "current_job", "last_heartbeat")
+                pipe.hmget(key, "queues", "state", "last_heartbeat")
             answers = pipe.execute(raise_on_error=False)
         prefix = Worker.redis_worker_namespace_prefix.encode()
         found = []
@@ -306,15 +312,16 @@ class StatusReader:
             # A worker that died is in the set for longer than its hash lives.
             if not isinstance(stored, list) or stored[1] is None:
                 continue
-            queues, state, job, beat = map(_text, stored)
-            heartbeat = _moment(beat)
+            queues, state, beat = map(_text, stored)
+            name, heartbeat = key.removeprefix(prefix).decode(errors="replace"), _moment(beat)
+            job = having.get(name)
             late = self._settings.job_timeout + BUSY_WORKER_GRACE_SECONDS if job else IDLE_WORKER_LATE_SECONDS
             found.append(
                 WorkerStatus(
-                    name=key.removeprefix(prefix).decode(errors="replace"),
+                    name=name,
                     queues=tuple((queues or "").split(",")),
-                    state=state or "unknown",
-                    job=job or None,
+                    state="busy" if job else state or "unknown",
+                    job=job,
                     heartbeat=heartbeat,
                     alive=heartbeat is not None and now - heartbeat < late,
                 )

@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,11 @@ from sandbox.redis_server import free_port
 from sandbox.segments import run_batch
 from shared.connection import RedisUnavailableError, connect
 from shared.errors import InvalidPayloadError
+from shared.failed import FailedJobs
+from shared.lives import Lives
 from shared.settings import load_settings
-from tests.conftest import GATEWAY, Product, StartWorker
+from shared.status import StatusReader
+from tests.conftest import GATEWAY, Product, StartWorker, release
 from tests.redis_servers import IMPLEMENTATIONS, RedisServer, Sentinels, binary
 from tests.waiting import eventually
 
@@ -190,6 +194,18 @@ class TestAcl:
         cluster.set_ready(GATEWAY, ready=False)
         failed = product.work_queue.queue.failed_job_registry
         product.work_until(failed.get_job_ids, "the job to fail")
+        cluster.set_ready(GATEWAY, ready=True)
+        # What an operator asks and does meanwhile.
+        status = StatusReader(product.work_queue, product.settings).read()
+        (waiting,) = FailedJobs(product.work_queue).all()
+        assert (status.failed, Lives(product.work_queue).of(waiting.id).state) == (1, "failed")
+        FailedJobs(product.work_queue).replay(waiting.id, "ops")
+        product.work_queue.publish_now([release(product, "no-such-gateway", "10.1.69.77")], "published")
+        StatusReader(product.work_queue, product.settings).read()
+        cluster.set_ready(GATEWAY, ready=False)
+        product.work_until(failed.get_job_ids, "the job to fail again")
+        product.work_queue.redis.zadd(failed.key, {"forged": time.time() + 60})
+        FailedJobs(product.work_queue).drop("forged", "ops")
         cluster.set_ready(GATEWAY, ready=True)
         rq = Path(sys.executable).with_name("rq")
         where = {**os.environ, "RQ_REDIS_URL": self.url(limited)}

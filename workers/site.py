@@ -20,11 +20,13 @@ class Site:
         self._inside = inside
         self._held = self._external(self.before)
         self._shown = self._held
+        self._global = _count(self._shown)
 
     def look_again(self) -> None:
         """Read the pod once more."""
         self.now = self.gateway.read()
         self._shown = self._external(self.now)
+        self._global = _count(self._shown)
 
     def holds(self, addresses: Collection[IPAddress]) -> list[Address]:
         """Where the addresses were on external interfaces when the round began, in the kernel's order."""
@@ -37,7 +39,7 @@ class Site:
     def shows(self, addresses: Collection[IPAddress]) -> str:
         """What the last look showed of the addresses, in words."""
         there = self.has(addresses)
-        others = sum(map(len, self._shown.values())) - len(there)
+        others = self._global - len(there)
         return f"{', '.join(map(str, there)) or 'not there'}, beside {others} others, on pod {self.pod.place.name}"
 
     def _external(self, snapshot: Snapshot) -> dict[IPAddress, list[tuple[int, Address]]]:
@@ -46,6 +48,11 @@ class Site:
             if address.interface not in self._inside:
                 found.setdefault(address.ip, []).append((order, address))
         return found
+
+
+def _count(found: dict[IPAddress, list[tuple[int, Address]]]) -> int:
+    """How many addresses those are that anybody outside could reach."""
+    return sum(address.scope == "global" for places in found.values() for _, address in places)
 
 
 def _places(found: dict[IPAddress, list[tuple[int, Address]]], addresses: Collection[IPAddress]) -> list[Address]:

