@@ -5,17 +5,17 @@ from __future__ import annotations
 import json
 import sys
 import time
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cli.completion import failed_jobs
 from cli.options import Json, RedisUrl, clock, open_queue, operator, seconds_of, settings_of
-from cli.tables import ago, plain, table
+from cli.progress import follow
+from cli.tables import ago, gist, plain, table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from shared.failed import FailedJob, FailedJobs, Selection
 
@@ -65,7 +65,7 @@ def list_(
     now = time.time()
     heads = ("ID", "GATEWAY", "FAILED", "TRIES", "WHAT", "REASON")
     rows = [
-        (job.id, job.gateway, f"{ago(now - job.failed_at)} ago", job.attempts, job.description, job.reason)
+        (job.id, job.gateway, f"{ago(now - job.failed_at)} ago", job.attempts, job.description, gist(job.reason))
         for job in jobs
     ]
     if rows:
@@ -223,7 +223,7 @@ def _do(what: str, ids: list[str], act: Callable[[str], None], as_json: bool, ra
     refused: dict[str, str] = {}
     began = time.monotonic()
     try:
-        with _progress(what, len(ids)) as advance:
+        with follow(what, len(ids), quiet=as_json) as progress:
             for number, job_id in enumerate(ids):
                 if rate is not None:
                     time.sleep(max(0.0, began + number / rate - time.monotonic()))
@@ -231,13 +231,10 @@ def _do(what: str, ids: list[str], act: Callable[[str], None], as_json: bool, ra
                     act(job_id)
                 except (ReclaimerError, ResponseError) as error:
                     refused[job_id] = str(error)
-                    typer.echo(plain(f"not {what}: {error}"), err=True)
+                    progress(plain(f"not {what}: {error}"), wrong=True)
                 else:
                     done.append(job_id)
-                    if not as_json and advance is None:
-                        typer.echo(plain(f"{what} {job_id}"))
-                if advance is not None:
-                    advance()
+                    progress(plain(f"{what} {job_id}"), wrong=False)
     finally:
         # Also when it was interrupted: how far it came is what one has to know then.
         if as_json:
@@ -245,22 +242,6 @@ def _do(what: str, ids: list[str], act: Callable[[str], None], as_json: bool, ra
         else:
             typer.echo(f"{what} {len(done)} of {len(ids)}")
     raise typer.Exit(1 if refused else 0)
-
-
-@contextmanager
-def _progress(what: str, total: int) -> Iterator[Callable[[], None] | None]:
-    """What moves a bar on by one, on a terminal; None elsewhere."""
-    if not sys.stdout.isatty() or total < 2:
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
-
-    with Progress(
-        *Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn(), console=Console()
-    ) as bar:
-        task = bar.add_task(what, total=total)
-        yield lambda: bar.advance(task)
 
 
 def _describe(job: FailedJob, explanation: str) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.options import Json, RedisUrl, clock, open_queue, settings_of
-from cli.tables import ago, plain, table
+from cli.tables import ago, gist, plain, table
 
 if TYPE_CHECKING:
     from shared.status import Status, StatusReader
@@ -113,7 +113,7 @@ def _jobs(now: Status) -> None:
         table(
             ("JOBS", "LAST", "ERROR", "GATEWAYS", "REASON OF THE LAST"),
             [
-                (group.count, f"{ago(now.at - group.newest)} ago", group.cause, len(group.gateways), group.reason)
+                (group.count, f"{ago(now.at - group.newest)} ago", group.cause, len(group.gateways), gist(group.reason))
                 for group in now.failures
             ],
         )

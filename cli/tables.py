@@ -25,8 +25,14 @@ def plain(text: object) -> str:
 
 
 def ago(seconds: float) -> str:
-    """A duration for people: `12 s`, `3 min`, `2 h`, `5 d`."""
+    """A duration for people: `12 s`, `3 min`, `2 h`, `5 d`; none where two clocks say it is less than none."""
+    seconds = max(0.0, seconds)
     return next((f"{seconds / size:.0f} {unit}" for size, unit in _UNITS if seconds >= 1.5 * size), f"{seconds:.0f} s")
+
+
+def gist(reason: str) -> str:
+    """The first sentence of a reason on a terminal, where lists have to be overseen; all of it elsewhere."""
+    return reason.partition(". ")[0] if sys.stdout.isatty() else reason
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

@@ -16,7 +16,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 from rq.exceptions import InvalidJobOperation, NoSuchJobError
 from rq.executions import ExecutionRegistry
 from rq.job import Job
@@ -227,13 +229,13 @@ class FailedJobs:
             raise NotReplayedError(
                 f"{failed.id}: its data is gone from Redis. Drop it: eip-reclaimer failed drop {failed.id}"
             ) from None
-        except RedisError:
+        except (RedisConnectionError, RedisTimeoutError):
             raise
-        except Exception as error:  # whatever a forged hash makes RQ raise
+        except Exception as error:  # whatever a forged hash, or a key of another type, makes RQ raise
             # RQ may have taken it out of the registry before.
             self._redis.zadd(registry.key, {_raw(failed.id): failed.failed_at + FAILURE_SECONDS}, nx=True)
             raise NotReplayedError(
-                f"{failed.id}: RQ cannot read it ({type(error).__name__}: {error}). "
+                f"{failed.id}: RQ cannot queue it ({type(error).__name__}: {error}). "
                 f"Drop it: eip-reclaimer failed drop {failed.id}"
             ) from None
 

@@ -163,12 +163,14 @@ def test_a_person_is_asked(
 def test_replays_move_a_bar_on_a_terminal(server: ValkeyServer, work_queue: WorkQueue, tmp_path: Path) -> None:
     for number in range(30):
         fail(work_queue, f"release-{number}", "no pod")
+    work_queue.redis.zadd(work_queue.queue.failed_job_registry.key, {"forged": time.time() + 60})
     with Terminal("failed", "replay", "--all", env=environment(server, tmp_path)) as terminal:
         shown = terminal.read_until_end()
-    assert terminal.status == 0
-    assert "30/30" in shown
-    assert len(set(re.findall(r"(\d+)/30", shown))) > 3
-    assert "replayed 30 of 30" in shown
+    assert terminal.status == 1
+    assert "31/31" in shown
+    assert len(set(re.findall(r"(\d+)/31", shown))) > 3
+    assert "not replayed: forged: the job's data is gone from Redis, or is none. Drop it:" in shown
+    assert "replayed 30 of 31" in shown
 
 
 @pytest.mark.parametrize(

@@ -94,11 +94,12 @@ def test_all_is_well_then_a_worker_has_a_gateway(
 def test_on_a_terminal_it_is_drawn_in_columns_and_nothing_is_cut_off(
     server: ValkeyServer, work_queue: WorkQueue, tmp_path: Path
 ) -> None:
-    fail(work_queue, "release-" + "x" * 100, "no pod " * 30)
+    fail(work_queue, "release-" + "x" * 100, "no pod " * 30 + ". Then requeue it.")
     with Terminal("status", env=environment(server, tmp_path), columns=60) as terminal:
         shown = terminal.read_until_end()
     assert terminal.status == 1
     assert "no pod " * 29 in shown.replace("\r\n", "")
+    assert "Then requeue it" not in shown
     assert "\t" not in shown
 
 

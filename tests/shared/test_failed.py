@@ -92,6 +92,8 @@ def test_a_replayed_job_is_queued_where_it_failed_and_its_trace_says_by_whom(
     queue = work_queue.open(work_queue.node_queue("node-1"))
     fail(work_queue, "release-1", NO_POD, queue=queue.name)
     fail(work_queue, "release-2", NO_POD)
+    # Whatever somebody wrote into it since.
+    work_queue.redis.hset("rq:job:release-1", "origin", "somebody-elses")
     failed.replay("release-1", "ops@jump-host")
     assert queue.get_job_ids() == ["release-1"]
     assert [job.id for job in failed.all()] == ["release-2"]
@@ -109,6 +111,18 @@ def test_what_is_not_failed_is_not_replayed_and_the_reason_told(failed: FailedJo
     with pytest.raises(NoFailedJobError, match="release-1 is not failed, it is queued"):
         failed.replay("release-1", "ops")
     assert work_queue.records.events("release-1") == told
+    assert work_queue.queue.get_job_ids() == ["release-1"]
+
+
+def test_a_job_that_redis_does_not_take_back_stays_failed(failed: FailedJobs, work_queue: WorkQueue) -> None:
+    fail(work_queue, "release-1", NO_POD)
+    work_queue.redis.set(work_queue.queue.key, "of another type")
+    with pytest.raises(NotReplayedError, match="release-1: RQ cannot"):
+        failed.replay("release-1", "ops")
+    assert [job.id for job in failed.all()] == ["release-1"]
+    assert [event["event"] for event in work_queue.records.events("release-1")][-2:] == ["replayed", "not replayed"]
+    work_queue.redis.delete(work_queue.queue.key)
+    failed.replay("release-1", "ops")
     assert work_queue.queue.get_job_ids() == ["release-1"]
 
 

@@ -77,3 +77,38 @@ def test_work_that_is_done_right_before_the_lock_is_free_is_not_done_again(
     assert rounds.rounds == 0
     assert outcomes(work_queue) == ["reclaimed"]
     assert not work_queue.redis.exists(work_queue.keys.lock(WORK.gateway))
+
+
+def test_where_a_job_has_been_does_not_count_for_work_that_came_meanwhile(
+    work_queue: WorkQueue, settings: Settings
+) -> None:
+    came = parse_work(release(id="release-u2"))
+    asked: list[tuple[list[str], Any]] = []
+
+    class Travelled:
+        """The last of several nodes."""
+
+        def work_off(self, _gateway: str, works: list[Work], fence: Callable[[], None], pods: Any) -> dict[str, Result]:
+            if not asked:
+                work_queue.publish_now([came], "published")
+            asked.append(([work.id for work in works], tuple(pods)))
+            return {works[0].id: Result(Outcome.RECLAIMED)} if works[0].id == WORK.id else {}
+
+    work_queue.publish_now([WORK], "published")
+    reclaimer = Reclaimer(work_queue, cast("Round", Travelled()), settings, WORK.cluster, "w1")
+    assert reclaimer.run(WORK, ["pod on the other node"]).outcome is Outcome.RECLAIMED
+    assert asked == [([WORK.id], ("pod on the other node",)), ([came.id], ())]
+    assert work_queue.records.outcome(came.id) is None
+
+
+def test_who_takes_work_over_is_told_with_its_outcome_and_who_has_it_is_handed_the_transaction_once(
+    work_queue: WorkQueue, reclaimer: Reclaimer
+) -> None:
+    other = parse_work(release(id="release-u2"))
+    work_queue.publish_now([WORK, other], "published")
+    told: list[bool] = []
+    reclaimer.run(WORK, (), lambda pipe: told.append(pipe.transaction))
+    assert told == [True]
+    (own,) = [event for event in work_queue.records.events(WORK.id) if event["event"] == "outcome"]
+    (over,) = [event for event in work_queue.records.events(other.id) if event["event"] == "outcome"]
+    assert (own.get("taken_over_by"), over["taken_over_by"]) == (None, WORK.id)
