@@ -70,13 +70,20 @@ def test_ids_of_jobs(around: dict[str, str], work_queue: WorkQueue) -> None:
 @pytest.mark.parametrize("where", ["closed", "deaf", "none"])
 def test_a_redis_that_is_away_completes_nothing_at_once(around: dict[str, str], deaf: str, where: str) -> None:
     url = {"closed": "redis://127.0.0.1:1/0", "deaf": deaf, "none": "no url"}[where]
-    complete(around, "failed", "show", "r")
-    began = time.monotonic()
-    complete(around, "failed", "show", "r")
-    usual = time.monotonic() - began
-    began = time.monotonic()
-    assert complete({**around, "EIP_RECLAIMER_REDIS_URL": url}, "failed", "show", "r") == []
-    assert time.monotonic() - began < usual + PATIENCE_SECONDS + 0.5
+    away = {**around, "EIP_RECLAIMER_REDIS_URL": url}
+    assert complete(away, "failed", "show", "r") == []
+    # The quickest of several, because the machine may be busy with something else.
+    assert quickest(away) < quickest(around) + PATIENCE_SECONDS + 0.5
+
+
+def quickest(around: dict[str, str]) -> float:
+    """Seconds of a completion that asks Redis."""
+    took = []
+    for _ in range(3):
+        began = time.monotonic()
+        complete(around, "failed", "show", "r")
+        took.append(time.monotonic() - began)
+    return min(took)
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
