@@ -12,7 +12,7 @@ import pytest
 from rq.job import Job, JobStatus
 from rq.serializers import JSONSerializer
 
-from shared.failed import FailedJobs, NoFailedJobError, NotReplayedError, Selection, grouped
+from shared.failed import FailedJob, FailedJobs, NoFailedJobError, NotReplayedError, Selection, grouped
 from shared.queue import WorkQueue
 from tests.failing import fail, fail_job
 from tests.payloads import release
@@ -160,6 +160,25 @@ def test_a_dropped_job_is_gone_and_its_record_says_who_dropped_it_and_why_it_had
     with pytest.raises(NoFailedJobError):
         failed.drop("release-1", "ops@jump-host")
     assert len(work_queue.records.events("release-1")) == 2
+
+
+def test_a_job_that_somebody_requeues_at_that_moment_is_not_dropped(
+    failed: FailedJobs, work_queue: WorkQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fail(work_queue, "release-1", NO_POD)
+    look = failed.of
+
+    def look_while_another_requeues(job_id: str) -> FailedJob:
+        found = look(job_id)
+        work_queue.queue.failed_job_registry.requeue(job_id)
+        return found
+
+    monkeypatch.setattr(failed, "of", look_while_another_requeues)
+    with pytest.raises(NoFailedJobError, match="release-1 is not failed, it is queued"):
+        failed.drop("release-1", "ops")
+    assert work_queue.queue.get_job_ids() == ["release-1"]
+    assert work_queue.queue.fetch_job("release-1") is not None
+    assert work_queue.records.events("release-1")[-1]["event"] == "published"
 
 
 FORGED = {
