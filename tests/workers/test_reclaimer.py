@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, cast
 
 import pytest
+from redis.client import Pipeline
 
 from shared.models import Outcome, Work, parse_work
 from shared.queue import WorkQueue
@@ -106,9 +107,9 @@ def test_who_takes_work_over_is_told_with_its_outcome_and_who_has_it_is_handed_t
 ) -> None:
     other = parse_work(release(id="release-u2"))
     work_queue.publish_now([WORK, other], "published")
-    told: list[bool] = []
-    reclaimer.run(WORK, (), lambda pipe: told.append(pipe.transaction))
-    assert told == [True]
+    handed: list[Pipeline] = []
+    reclaimer.run(WORK, (), handed.append)
+    assert len(handed) == 1
     (own,) = [event for event in work_queue.records.events(WORK.id) if event["event"] == "outcome"]
     (over,) = [event for event in work_queue.records.events(other.id) if event["event"] == "outcome"]
     assert (own.get("taken_over_by"), over["taken_over_by"]) == (None, WORK.id)
