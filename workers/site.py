@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from shared.models import IPAddress
-from workers.places import Pod
 from workers.gateways.interface import Address, Gateway, Snapshot
+from workers.places import Pod
 
 
 class Site:

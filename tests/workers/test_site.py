@@ -7,8 +7,8 @@ from typing import cast
 
 import pytest
 
-from workers.cluster import Pod
 from workers.gateways.interface import Address, Gateway, GatewayPod, Snapshot
+from workers.places import Pod
 from workers.site import Site
 
 A, B, C = (ip_address(f"10.1.69.{host}") for host in (205, 206, 207))
