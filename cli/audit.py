@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from contextlib import contextmanager
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cli.options import Json, Kubeconfig, RedisUrl, open_queue, settings_of
+from cli.progress import phases
+from cli.tables import table
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Collection, Sequence
 
     from shared.queue import WorkQueue
     from shared.reports import GatewayReport
@@ -27,7 +28,6 @@ WRONG = ("leaked", "doubled", "missing", "stuck", "revived")
 NOT_MENDED = (None, "failed")
 """Every outcome leaves no leak: also that of an address which has an owner by now."""
 POLL_SECONDS = 0.5
-COLOURS = {"leaked": "red", "doubled": "red", "missing": "red", "stuck": "yellow", "undecided": "yellow"}
 
 
 def audit(
@@ -70,7 +70,7 @@ def audit(
     work_queue = None if without_redis else open_queue(settings)
     if work_queue is not None:
         check_cluster(work_queue.redis, work_queue, cluster)
-    with _progress() as progress:
+    with phases() as progress:
         survey = Survey(api, open_driver(settings, api), settings, work_queue, progress)
         reports = survey.run(gateway or (), "eip-reclaimer audit")
     if subnet:
@@ -79,7 +79,7 @@ def audit(
     if apply:
         assert work_queue is not None
         leaks = publish_leaks(work_queue, reports, cluster, "eip-reclaimer audit --apply")
-        with _progress() as progress:
+        with phases() as progress:
             outcomes = _wait(work_queue, leaks, wait, progress)
         released = {
             work_id: {"gateway": leak.gateway, "address": leak.address, "outcome": outcomes.get(work_id)}
@@ -133,57 +133,25 @@ def _status(reports: Sequence[GatewayReport], released: dict[str, dict[str, Any]
 
 def _tell(reports: Sequence[GatewayReport], released: dict[str, dict[str, Any]], *, everything: bool) -> None:
     outcomes = {(each["gateway"], each["address"]): each["outcome"] or "not done yet" for each in released.values()}
+    rows: list[tuple[str | None, ...]] = [
+        ("not audited", report.gateway, None, None, report.hindrance) for report in reports if report.hindrance
+    ]
     counts: Counter[str] = Counter()
     for report in reports:
-        if report.hindrance:
-            typer.secho(f"{'not audited':<12} {report.gateway}  {report.hindrance}", fg="yellow")
         for each in report.findings:
             counts[each.kind.value] += 1
-            if each.kind == "protected" and not everything:
-                continue
-            where = f"{report.gateway}  {each.address or 'no address'}  {f'EIP {each.eip}' if each.eip else '-'}"
-            outcome = outcomes.get((report.gateway, each.address)) if each.mendable else None
-            typer.secho(f"{each.kind.value:<12} ", fg=COLOURS.get(each.kind.value), nl=False)
-            typer.echo(f"{where}  {each.why}{f'  => {outcome}' if outcome else ''}")
+            if each.kind != "protected" or everything:
+                outcome = outcomes.get((report.gateway, each.address)) if each.mendable else None
+                why = f"{each.why} => {outcome}" if outcome else each.why
+                rows.append((each.kind.value, report.gateway, each.address, each.eip, why))
+    if rows:
+        table(("FOUND", "GATEWAY", "ADDRESS", "EIP", "WHY"), rows)
     audited = [report for report in reports if not report.hindrance]
     addresses = sum(len(report.carried) for report in audited)
     found = ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items())) or "nothing found"
     typer.echo(f"{len(audited)} of {len(reports)} gateways audited, {addresses} addresses: {found}")
     if any(each.mendable for report in reports for each in report.findings) and not released:
-        typer.echo("To release what is leaked or doubled: the same command with --apply")
+        typer.echo("to release what is leaked or doubled: the same command with --apply")
     unfinished = [work_id for work_id, each in released.items() if each["outcome"] in NOT_MENDED]
     if unfinished:
-        typer.echo(
-            f"Not mended yet, or left alone: eip-reclaimer trace {unfinished[0]} (and {len(unfinished) - 1} more)"
-        )
-
-
-@contextmanager
-def _progress() -> Iterator[Progress]:
-    """Shows on stderr how far it is: a bar on a terminal, a line per tenth elsewhere."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
-    from rich.progress import Progress as Bars
-
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        told: dict[str, int] = {}
-
-        def tell(what: str, done: int, total: int) -> None:
-            tenth = done * 10 // total if total else 10
-            if told.get(what) != tenth:
-                told[what] = tenth
-                typer.echo(f"{what}: {done} of {total}", err=True)
-
-        yield tell
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Bars(*columns, console=console, transient=True) as bars:
-        tasks: dict[str, Any] = {}
-
-        def show(what: str, done: int, total: int) -> None:
-            if what not in tasks:
-                tasks[what] = bars.add_task(what, total=total)
-            bars.update(tasks[what], completed=done, total=total)
-
-        yield show
+        typer.echo(f"{len(unfinished)} not mended yet, the first: eip-reclaimer trace {unfinished[0]}")

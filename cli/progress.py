@@ -1,4 +1,4 @@
-"""How far something has come that is done to many."""
+"""How far something has come that is done to many, or in phases."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 import typer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 FEW = 10
 """For so many no bar is worth its place."""
@@ -55,5 +55,42 @@ def follow(what: str, total: int, *, quiet: bool) -> Iterator[Progress]:
             if wrong:
                 bar.console.print(Text(text), soft_wrap=True)
             bar.advance(task)
+
+        yield move
+
+
+@contextmanager
+def phases() -> Iterator[Callable[[str, int, int], None]]:
+    """Show on stderr how far each phase has come: a bar on a terminal, elsewhere a line per tenth.
+
+    What it gives is told the phase, how much of it is done, and of how much.
+    """
+    if not sys.stderr.isatty():
+        tenths: dict[str, int] = {}
+
+        def say(phase: str, done: int, total: int) -> None:
+            tenth = done * 10 // total if total else 10
+            if tenths.get(phase) != tenth:
+                tenths[phase] = tenth
+                typer.echo(f"{phase}: {done} of {total}", err=True)
+
+        yield say
+        return
+    from rich import progress
+    from rich.console import Console
+
+    columns = (
+        progress.TextColumn("{task.description}"),
+        progress.BarColumn(),
+        progress.MofNCompleteColumn(),
+        progress.TimeElapsedColumn(),
+    )
+    with progress.Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+        tasks: dict[str, progress.TaskID] = {}
+
+        def move(phase: str, done: int, total: int) -> None:
+            if phase not in tasks:
+                tasks[phase] = bars.add_task(phase, total=total)
+            bars.update(tasks[phase], completed=done, total=total)
 
         yield move

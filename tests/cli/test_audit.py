@@ -63,7 +63,7 @@ def test_exit_0_where_nothing_is_wrong_and_1_where_something_is(
     leak(cluster)
     found = audit("--driver", driver)
     assert found.returncode == 1
-    assert f"leaked       {GATEWAY}  {LEAKED}  -  " in found.stdout
+    assert f"leaked\t{GATEWAY}\t{LEAKED}\t-\t" in found.stdout
     assert "--apply" in found.stdout
     assert LEAKED in cluster.addresses(GATEWAY)
 
@@ -83,14 +83,14 @@ def test_a_bar_on_a_terminal_and_lines_elsewhere(audit: Audit) -> None:
 def test_what_is_protected_is_shown_when_asked_for(audit: Audit, cluster: SandboxCluster) -> None:
     (base,) = cluster.pod(GATEWAY).interfaces[1].addresses
     assert base not in audit().stdout
-    assert f"{base}  -  it is the gateway pod's own address" in audit("--all").stdout
+    assert f"{base}\t-\tit is the gateway pod's own address" in audit("--all").stdout
 
 
 def test_exit_3_where_a_gateway_cannot_be_looked_at(audit: Audit, cluster: SandboxCluster) -> None:
     cluster.set_fault(GATEWAY, Fault.FAIL)
     done = audit()
     assert done.returncode == 3
-    assert f"not audited  {GATEWAY}" in done.stdout
+    assert f"not audited\t{GATEWAY}" in done.stdout
     assert "0 of 1 gateways audited" in done.stdout
 
 
@@ -100,7 +100,7 @@ def test_exit_3_while_an_eip_has_no_address(audit: Audit, cluster: SandboxCluste
     cluster.create_eip("new", GATEWAY, wait_ready=False)
     done = audit("--apply")
     assert done.returncode == 3
-    assert f"undecided    {GATEWAY}  {LEAKED}" in done.stdout
+    assert f"undecided\t{GATEWAY}\t{LEAKED}" in done.stdout
     assert "EIP new" in done.stdout
     assert LEAKED in cluster.addresses(GATEWAY)
 
