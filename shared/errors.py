@@ -38,6 +38,11 @@ class LockLostError(TransientError):
 class ApiUnavailableError(TransientError):
     """The Kubernetes API did not answer, or refused."""
 
+    def __init__(self, message: str, status: int = 0) -> None:
+        """`status` is the HTTP status code; 0 where there was no answer that could be read."""
+        super().__init__(message)
+        self.status = status
+
 
 class InvalidPayloadError(PermanentError):
     """A job, an object or a setting does not have the shape it must have."""

@@ -6,6 +6,7 @@ that must lose nothing has to see every line, bookmarks and 410 included, in the
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from urllib3.exceptions import HTTPError as TransportError
 from yaml import YAMLError
 
 from shared.errors import ApiUnavailableError, TransientError
+from shared.metrics import API_ERRORS, count_api_error
 
 if TYPE_CHECKING:
     from shared.settings import Settings
@@ -45,6 +47,12 @@ class KubeApi:
         self._page_size = settings.list_page_size
         self.client = _client(settings)
 
+    def with_timeout(self, seconds: float) -> KubeApi:
+        """The same server and connections, for whoever waits no longer than that for an answer."""
+        impatient = copy.copy(self)
+        impatient._timeout = min(self._timeout, seconds)
+        return impatient
+
     def cluster_uid(self) -> str:
         """UID of the namespace `kube-system`, which tells clusters apart."""
         namespace = self.get("/api/v1/namespaces/kube-system")
@@ -58,7 +66,7 @@ class KubeApi:
         if response.status == 404:
             body = response.read()
             if _status(body).get("kind") != "Status" or _status(body).get("details", {}).get("name") is None:
-                raise ApiUnavailableError(_complaint(path, 404, body))
+                raise _refusal(path, 404, body)
             return None
         return self._object(path, response)
 
@@ -118,7 +126,7 @@ class KubeApi:
                 if events:
                     yield events
         except (TransportError, OSError) as error:
-            raise ApiUnavailableError(f"the watch of {path} broke off: {error}. It is resumed.") from error
+            raise _failure("broken", f"the watch of {path} broke off: {error}. It is resumed.") from error
         finally:
             # A response that was not read to its end cannot be reused.
             response.close()
@@ -126,6 +134,10 @@ class KubeApi:
     def create(self, path: str, body: Object) -> Object:
         """Create an object in a collection."""
         return self._object(path, self._request(path, {}, method="POST", body=body))
+
+    def patch(self, path: str, change: Object) -> Object:
+        """Merge a change into an object (RFC 7386); the object as it is now."""
+        return self._object(path, self._request(path, {}, method="PATCH", body=change))
 
     def _pages(self, path: str, query: Mapping[str, str]) -> Iterator[Object]:
         """The pages of a list; the last one's resourceVersion is that of the list."""
@@ -142,7 +154,7 @@ class KubeApi:
         page = self._object(path, self._request(path, query))
         metadata = page.get("metadata")
         if not isinstance(metadata, dict) or not str(metadata.get("resourceVersion", "")).isdigit():
-            raise ApiUnavailableError(f"the API's list of {path} has no resourceVersion: is this a Kubernetes API?")
+            raise _failure("malformed", f"the API's list of {path} has no resourceVersion: is this a Kubernetes API?")
         return page
 
     def _request(
@@ -158,36 +170,44 @@ class KubeApi:
             method=method,
             resource_path=path,
             query_params=list(query.items()),
-            header_params={"Accept": "application/json", "Content-Type": "application/json"},
+            header_params={"Accept": "application/json", "Content-Type": _content_type(method)},
             body=body,
             auth_settings=["BearerToken"],
         )
         try:
             response = self.client.call_api(*request, _request_timeout=(self._timeout, read_timeout or self._timeout))
         except client.ApiException as error:
-            raise ApiUnavailableError(_complaint(path, error.status or 0, (error.body or "").encode())) from error
+            if not error.status:
+                # The client's word for TLS that failed.
+                raise self._unreachable(error.reason) from error
+            raise _refusal(path, error.status, (error.body or "").encode()) from error
         except (TransportError, OSError) as error:
-            raise ApiUnavailableError(
-                f"the Kubernetes API at {self.client.configuration.host} cannot be reached: {error}. "
-                "Check the address in the kubeconfig and the network."
-            ) from error
+            raise self._unreachable(error) from error
         return getattr(response, "response", response)
+
+    def _unreachable(self, reason: object) -> ApiUnavailableError:
+        return _failure(
+            "unreachable",
+            f"the Kubernetes API at {self.client.configuration.host} cannot be reached: {reason}. "
+            "Check the address in the kubeconfig and the network.",
+        )
 
     def _object(self, path: str, response: Any) -> Object:
         try:
             body = response.read()
         except (TransportError, OSError) as error:
-            raise ApiUnavailableError(f"the API's answer about {path} broke off: {error}") from error
+            raise _failure("broken", f"the API's answer about {path} broke off: {error}") from error
         if response.status == 410:
+            count_api_error(410)
             raise HistoryGoneError(f"the API no longer has that version of {path}")
         if response.status >= 300:
-            raise ApiUnavailableError(_complaint(path, response.status, body))
+            raise _refusal(path, response.status, body)
         try:
             answer = json.loads(body)
         except ValueError as error:
-            raise ApiUnavailableError(f"the API's answer about {path} is not JSON: {body[:80]!r}") from error
+            raise _failure("malformed", f"the API's answer about {path} is not JSON: {body[:80]!r}") from error
         if not isinstance(answer, dict):
-            raise ApiUnavailableError(f"the API's answer about {path} is not an object")
+            raise _failure("malformed", f"the API's answer about {path} is not an object")
         return answer
 
 
@@ -219,11 +239,12 @@ def _event(path: str, line: bytes) -> Object:
         event = json.loads(line)
         kind, payload = event["type"], event["object"]
     except (ValueError, KeyError, TypeError) as error:
-        raise ApiUnavailableError(f"the watch of {path} sent a line that is no event: {line[:80]!r}") from error
+        raise _failure("malformed", f"the watch of {path} sent a line that is no event: {line[:80]!r}") from error
     if kind == "ERROR":
         if isinstance(payload, dict) and payload.get("code") == 410:
+            count_api_error(410)
             raise HistoryGoneError(f"the API no longer has the events of {path} since then")
-        raise ApiUnavailableError(_complaint(path, payload.get("code", 0), json.dumps(payload).encode()))
+        raise _refusal(path, payload.get("code", 0), json.dumps(payload).encode())
     return {"type": kind, "object": payload}
 
 
@@ -243,7 +264,19 @@ _ADVICE = {
 }
 
 
-def _complaint(path: str, code: int, body: bytes) -> str:
+def _refusal(path: str, code: int, body: bytes) -> ApiUnavailableError:
+    count_api_error(code)
     message = _status(body).get("message") or body[:200].decode(errors="replace").strip()
     advice = _ADVICE.get(code, "This is tried again later.")
-    return f"the Kubernetes API answered {code} about {path}: {message or 'no reason given'}. {advice}"
+    return ApiUnavailableError(
+        f"the Kubernetes API answered {code} about {path}: {message or 'no reason given'}. {advice}", code
+    )
+
+
+def _failure(what: str, message: str) -> ApiUnavailableError:
+    API_ERRORS.labels(what).inc()
+    return ApiUnavailableError(message)
+
+
+def _content_type(method: str) -> str:
+    return "application/merge-patch+json" if method == "PATCH" else "application/json"
