@@ -119,6 +119,12 @@ class Settings(BaseSettings):
     dashboard_trusted_proxy: str | None = None
     """Address of the reverse proxy before the dashboard, whose X-Forwarded-For and X-Forwarded-Proto are believed."""
 
+    http: Annotated[tuple[str, int] | None, NoDecode] = None
+    """HOST:PORT where a producer or worker tells its metrics and its health (/metrics, /healthz, /readyz), as
+    0.0.0.0:9464; port 0 takes a free one, and nothing is served where it is empty."""
+    events: bool = True
+    """Whether Kubernetes Events tell of what became of gateways' and EIPs' releases."""
+
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["auto", "console", "json"] = "auto"
     """`auto` is readable on a terminal and JSON elsewhere."""
@@ -143,6 +149,11 @@ class Settings(BaseSettings):
         if isinstance(value, str):
             value = tuple(map(_host_and_port, _parts(value)))
         return value
+
+    @field_validator("http", mode="before")
+    @classmethod
+    def _place_or_none(cls, value: Any) -> Any:
+        return (_host_and_port(value) if value else None) if isinstance(value, str) else value
 
     @field_validator(
         "kubeconfig",
@@ -170,7 +181,7 @@ def _parts(text: str) -> list[str]:
 
 def _host_and_port(text: str) -> tuple[str, int]:
     host, _, port = text.rpartition(":")
-    if not host or not port.isdecimal():
+    if not host or not port.isdecimal() or int(port) > 65535:
         raise ValueError(f"{text!r} is not HOST:PORT")
     return host.strip("[]"), int(port)
 

@@ -12,7 +12,8 @@ from typing import Any
 class Forwarder:
     """Forwards a port of the loopback to another one, as long as it is not cut.
 
-    `port` stays the same over cuts. Connections that are open when it is cut are reset, new ones refused.
+    `port` stays the same over cuts. Connections that are open when it is cut are reset, new ones refused. Frozen ones stay
+    open and carry nothing any more, as when a router forgets them.
     """
 
     def __init__(self, target: int) -> None:
@@ -20,6 +21,8 @@ class Forwarder:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self._connections: set[socket.socket] = set()
+        self._frozen: set[socket.socket] = set()
+        self._freezing = False
         self._accept_on(self._listener)
 
     def cut(self) -> None:
@@ -36,6 +39,15 @@ class Forwarder:
         """Be reachable again."""
         self._listener = socket.create_server(("127.0.0.1", self.port))
         self._accept_on(self._listener)
+
+    def freeze(self, *, new: bool) -> None:
+        """Let the connections that are open carry nothing for ever, and with `new` also those to come, until `thaw`."""
+        self._frozen |= self._connections
+        self._freezing = new
+
+    def thaw(self) -> None:
+        """Let connections that are opened from now on carry everything."""
+        self._freezing = False
 
     def __enter__(self) -> Forwarder:
         return self
@@ -57,22 +69,24 @@ class Forwarder:
     def _forward(self, near: socket.socket) -> None:
         with near, contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.target)) as far:
             self._connections |= {near, far}
+            if self._freezing:
+                self._frozen.add(near)
             try:
-                _copy_both_ways(near, far)
+                self._copy_both_ways(near, far)
             finally:
                 self._connections -= {near, far}
 
-
-def _copy_both_ways(near: socket.socket, far: socket.socket) -> None:
-    other = {near: far, far: near}
-    with selectors.DefaultSelector() as selector:
-        for connection in other:
-            selector.register(connection, selectors.EVENT_READ)
-        while True:
-            for key, _ in selector.select():
-                source = key.fileobj
-                assert isinstance(source, socket.socket)
-                data = source.recv(65536)
-                if not data:
-                    return
-                other[source].sendall(data)
+    def _copy_both_ways(self, near: socket.socket, far: socket.socket) -> None:
+        other = {near: far, far: near}
+        with selectors.DefaultSelector() as selector:
+            for connection in other:
+                selector.register(connection, selectors.EVENT_READ)
+            while True:
+                for key, _ in selector.select():
+                    source = key.fileobj
+                    assert isinstance(source, socket.socket)
+                    data = source.recv(65536)
+                    if not data:
+                        return
+                    if near not in self._frozen:
+                        other[source].sendall(data)

@@ -40,6 +40,10 @@ def test_an_empty_variable_is_an_unset_one(monkeypatch: pytest.MonkeyPatch) -> N
         ("look_again_after", "", ()),
         ("brake_percent", "12.5", 12.5),
         ("driver", "netlink", "netlink"),
+        ("http", "0.0.0.0:9464", ("0.0.0.0", 9464)),
+        ("http", "[::]:0", ("::", 0)),
+        ("http", "", None),
+        ("events", "false", False),
     ],
 )
 def test_a_variable_is_read_as_what_it_means(
@@ -65,6 +69,10 @@ def test_a_variable_is_read_as_what_it_means(
         ("protected_addresses", "10.1.69.300"),
         ("list_page_size", "0"),
         ("log_level", "loud"),
+        ("http", "9464"),
+        ("http", ":9464"),
+        ("http", "localhost:65536"),
+        ("events", "sometimes"),
     ],
 )
 def test_a_value_that_is_none_is_refused_by_the_variables_name(
