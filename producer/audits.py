@@ -16,8 +16,9 @@ from redis.exceptions import WatchError
 from shared.errors import MalformedObjectError
 from shared.kube.api import GATEWAYS
 from shared.kube.objects import read_gateway
-from shared.log import get_logger
+from shared.log import get_logger, named
 from shared.models import Audit
+from shared.queue import count_published, describe
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -103,6 +104,9 @@ class Audits:
                 pipe.execute()
             except WatchError:
                 return []
+        count_published(audits)
+        for audit in audits:
+            log.info("published", what=describe(audit), **named(audit))
         return audits
 
     def _due(self, redis: Redis | Pipeline) -> Literal["gap", "periodic"] | None:

@@ -12,14 +12,16 @@ from __future__ import annotations
 
 import random
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from producer.audits import Audits
 from producer.events import change_of, uid_of
 from shared.difference import difference, gone_from_list
 from shared.errors import TransientError
 from shared.kube.api import EIPS
+from shared.kube.events import cluster_object
 from shared.log import get_logger
+from shared.metrics import LISTS
 
 if TYPE_CHECKING:
     from producer.memory import Memory
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from shared.difference import Change
     from shared.inventory import Inventory
     from shared.kube.api import KubeApi
+    from shared.kube.events import EventRecorder
     from shared.models import EIP
     from shared.settings import Settings
 
@@ -45,8 +48,17 @@ class BrakeEngagedError(TransientError):
 class Lists:
     """Lists EIPs for a producer, and commits what follows."""
 
-    def __init__(self, api: KubeApi, inventory: Inventory, memory: Memory, brake: Brake, settings: Settings) -> None:
+    def __init__(
+        self,
+        api: KubeApi,
+        inventory: Inventory,
+        memory: Memory,
+        brake: Brake,
+        settings: Settings,
+        events: EventRecorder | None = None,
+    ) -> None:
         self._api = api
+        self._events = events
         self._inventory = inventory
         self._memory = memory
         self._brake = brake
@@ -95,6 +107,7 @@ class Lists:
     def _list(self) -> tuple[dict[str, EIP], list[Change], int]:
         """The EIPs known before a list, what changed since as it has it, and its resourceVersion."""
         items, version = self._api.list_objects(EIPS)
+        LISTS.inc()
         self._inventory.expect_cluster(self._api.cluster_uid())
         checkpoint = self._inventory.checkpoint()
         if checkpoint is not None and version < checkpoint:
@@ -109,6 +122,7 @@ class Lists:
         # Not before the commit: whoever takes over from a producer that dies here has to hold them back too.
         if self._brake.settle(uids):
             log.warning("brake disengaged")
+            self._tell("BrakeReleased", "what was missing is there after all, or was released", warning=False)
 
     def _doubted(self, known: dict[str, EIP], changes: list[Change]) -> set[str]:
         """UIDs of what these changes would release and may not; the brake holds them back from now on."""
@@ -140,7 +154,7 @@ class Lists:
         if self._brake.confirmed({OLDER_HISTORY}):
             self._inventory.forget_history()
             self._memory.forget_eips()
-            self._brake.settle({OLDER_HISTORY})
+            self._settle({OLDER_HISTORY})
             log.warning("history forgotten, as an operator confirmed", reason=reason)
             return
         then = "if etcd was restored from a backup: eip-reclaimer brake release, then audit the gateways"
@@ -148,5 +162,11 @@ class Lists:
         raise BrakeEngagedError(reason)
 
     def _engage_brake(self, reason: str, held: set[str], known: int, then: str) -> None:
-        self._brake.engage(reason, held, known)
+        newly = self._brake.engage(reason, held, known)
         log.error("brake engaged", reason=reason, held_back=len(held), then=then)
+        if newly:
+            self._tell("BrakeEngaged", f"{reason}; {then}", warning=True)
+
+    def _tell(self, reason: Literal["BrakeEngaged", "BrakeReleased"], message: str, *, warning: bool) -> None:
+        if self._events is not None:
+            self._events.tell(reason, message, cluster_object(self._inventory.cluster), warning=warning)

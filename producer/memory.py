@@ -10,9 +10,12 @@ import time
 from collections import OrderedDict
 from typing import TYPE_CHECKING
 
+from redis.exceptions import RedisError
+
 from shared.difference import difference
-from shared.log import get_logger
-from shared.queue import describe
+from shared.log import get_logger, named
+from shared.metrics import COMMIT_FAILURES, COMMITS
+from shared.queue import count_published, describe
 
 if TYPE_CHECKING:
     from shared.difference import Change
@@ -62,9 +65,15 @@ class Memory:
         self._commit(changes[whole:], resource_version, gap=gap)
 
     def _commit(self, changes: list[Change], resource_version: int | None, *, gap: bool = False) -> None:
-        result = self._inventory.commit(changes, resource_version, gap=gap)
+        try:
+            result = self._inventory.commit(changes, resource_version, gap=gap)
+        except RedisError:
+            COMMIT_FAILURES.inc()
+            raise
+        COMMITS.inc()
+        count_published(result.works)
         for work in result.works:
-            log.info("published", work=work.id, gateway=work.gateway, eip=work.eip, what=describe(work))
+            log.info("published", what=describe(work), **named(work))
         ours = difference(self.eips, set(), changes, cluster=self._inventory.cluster, now=time.time())
         for uid in ours.forgotten:
             self.eips.pop(uid, None)
@@ -81,5 +90,7 @@ class Memory:
     def tell_again(self, since: float) -> None:
         """Publish again what Redis forgot of the work seen since then (seconds since the epoch)."""
         recent = [work for work in self._works.values() if work.seen_at > since]
-        for work in self._inventory.publish_again(recent, self.eips):
-            log.warning("published again", work=work.id, gateway=work.gateway, eip=work.eip)
+        again = self._inventory.publish_again(recent, self.eips)
+        count_published(again)
+        for work in again:
+            log.warning("published again", **named(work))

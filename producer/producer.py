@@ -4,6 +4,7 @@ List once, then watch from there on; the position is committed with the work tha
 (`shared.inventory`). What can happen, and what then:
 
 - the watch ends or breaks: it is resumed from the last event seen;
+- the watch goes silent although things happen: it is broken off and resumed (`producer.freshness`);
 - 410, the API no longer has the events since then: list again, and what is known but not listed is gone; for what
   came and went unseen the gateways are audited;
 - Redis does not answer: go on watching, and commit all of it once Redis does;
@@ -20,6 +21,7 @@ from __future__ import annotations
 import os
 import random
 import socket
+import threading
 import time
 from typing import TYPE_CHECKING
 from uuid import uuid4
@@ -27,20 +29,22 @@ from uuid import uuid4
 from redis.exceptions import RedisError
 
 from producer.events import change_of, version_of
+from producer.freshness import Freshness, WatchStalledError
 from producer.lists import BrakeEngagedError, Lists
 from producer.memory import Memory
 from producer.stream import EventStream
+from shared.endpoint import Pulse
 from shared.errors import TransientError
 from shared.inventory import Inventory, RedisWentBackError
 from shared.kube.api import EIPS, HistoryGoneError, Object
 from shared.log import get_logger
+from shared.metrics import KNOWN, UNCOMMITTED, WATCH_RESTARTS
 
 if TYPE_CHECKING:
-    import threading
-
     from shared.brake import Brake
     from shared.difference import Change
     from shared.kube.api import KubeApi
+    from shared.kube.events import EventRecorder
     from shared.settings import Settings
 
 log = get_logger(__name__)
@@ -48,6 +52,8 @@ log = get_logger(__name__)
 HEARTBEAT_SECONDS = 2.0
 """How often Redis is asked whether it still knows us, and how late a commit is once Redis answers again."""
 SHORTEST_PAUSE = 0.5
+SETTLED_SECONDS = 2.0
+"""A watch that has lived so long, or told something, is taken to go well."""
 LONGEST_PAUSE = 10.0
 """Seconds; an address that is not reported gone is a conflict waiting, and a list now and then is no load."""
 
@@ -60,17 +66,30 @@ def producer_id() -> str:
 class Producer:
     """One producer; several may run at once."""
 
-    def __init__(self, api: KubeApi, inventory: Inventory, brake: Brake, settings: Settings) -> None:
+    def __init__(
+        self,
+        api: KubeApi,
+        inventory: Inventory,
+        brake: Brake,
+        settings: Settings,
+        events: EventRecorder | None = None,
+    ) -> None:
         self._api = api
+        self.freshness = Freshness(api)
+        self.pulse = Pulse()
+        """Of the loop in `run`."""
+        self.trouble: tuple[str, float] | None = None
+        """What keeps it from following the API, and since when on the monotonic clock."""
+        self.redis_trouble: str | None = None
+        """Why Redis does not take commits."""
         self._inventory = inventory
         self._settings = settings
         self._memory = Memory(inventory)
-        self._lists = Lists(api, inventory, self._memory, brake, settings)
+        self._lists = Lists(api, inventory, self._memory, brake, settings, events)
         self._backlog: list[Change] = []
         self._position: int | None = None
         """The last event seen; what is in the backlog is not committed yet."""
         self._started = False
-        self._redis_failed = False
         self._redis_went_back = False
 
     @property
@@ -89,24 +108,49 @@ class Producer:
         Raises:
             WrongClusterError: this Redis is another cluster's, or the API is by now.
         """
+        ended = threading.Event()
+        threading.Thread(target=self.freshness.run, args=(ended,), name="freshness", daemon=True).start()
+        try:
+            self._run(stop)
+        finally:
+            ended.set()
+
+    def _run(self, stop: threading.Event) -> None:
         pause = SHORTEST_PAUSE
         while not stop.is_set():
+            self.pulse.beat()
             began = time.monotonic()
             try:
                 self._follow_from_here(stop)
+                WATCH_RESTARTS.labels("ended").inc()
                 pause = SHORTEST_PAUSE
                 continue
             except HistoryGoneError as error:
                 log.warning("events are gone, listing again", reason=str(error))
+                WATCH_RESTARTS.labels("history").inc()
+                self.freshness.left(history_gone=True)
                 self._position = None
             except RedisWentBackError as error:
                 log.error("redis came back older, publishing again and going back with it", reason=str(error))
+                WATCH_RESTARTS.labels("redis").inc()
                 self._redis_went_back = True
                 continue
             except BrakeEngagedError:
+                WATCH_RESTARTS.labels("brake").inc()
+                # It waits for a person, and tells so (`shared.brake`): nothing of its own is in trouble.
+                self.trouble = None
                 pause = self._settings.brake_recheck
-            except (TransientError, RedisError) as error:
+            except WatchStalledError as error:
+                log.error("watch stalled", reason=str(error), resource_version=self._position)
+                WATCH_RESTARTS.labels("stalled").inc()
+            except RedisError as error:
                 log.error("cannot watch now, trying again", reason=str(error))
+                WATCH_RESTARTS.labels("redis").inc()
+                self.redis_trouble = str(error)
+            except TransientError as error:
+                log.error("cannot watch now, trying again", reason=str(error))
+                WATCH_RESTARTS.labels("api").inc()
+                self.trouble = (str(error), self.trouble[1] if self.trouble else time.monotonic())
             if time.monotonic() - began > LONGEST_PAUSE:
                 pause = SHORTEST_PAUSE
             stop.wait(pause * random.uniform(0.8, 1.2))  # noqa: S311 - jitter, not a secret
@@ -138,17 +182,21 @@ class Producer:
         """Watch until the request ends, committing what comes."""
         assert self._position is not None
         batches = self._api.watch(EIPS, self._position, self._settings.watch_timeout)
-        verified = time.monotonic()
-        with EventStream(batches) as stream:
+        began = verified = time.monotonic()
+        with EventStream(self.freshness.following(batches, self._position)) as stream:
             while not stop.is_set():
+                self.pulse.beat()
                 batch = stream.next(timeout=HEARTBEAT_SECONDS / 4)
                 if batch is None:
                     return
+                if batch or time.monotonic() - began >= SETTLED_SECONDS:
+                    self.trouble = None
                 self._take_in(batch)
+                self.freshness.expect_live()
                 if batch or self._backlog or time.monotonic() - verified >= HEARTBEAT_SECONDS:
                     self._commit_backlog()
                     verified = time.monotonic()
-                    if not self._redis_failed:
+                    if self.redis_trouble is None:
                         self._lists.check_now_and_then()
 
     def _take_in(self, batch: list[Object]) -> None:
@@ -170,13 +218,16 @@ class Producer:
             self._memory.commit(self._backlog, self._position)
             self._backlog.clear()
         except RedisError as error:
-            if not self._redis_failed:
+            if self.redis_trouble is None:
                 log.error("redis does not take commits, keeping them", reason=str(error), waiting=len(self._backlog))
-            self._redis_failed = True
+            self.redis_trouble = str(error)
             return
-        if self._redis_failed:
+        finally:
+            UNCOMMITTED.set(len(self._backlog))
+            KNOWN.set(self.known)
+        if self.redis_trouble is not None:
             log.info("redis takes commits again")
-        self._redis_failed = False
+        self.redis_trouble = None
 
     def _recover_from_older_redis(self) -> None:
         self._inventory.claim_cluster()

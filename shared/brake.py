@@ -60,8 +60,8 @@ class Brake:
         uids: set[bytes] = self._redis.smembers(self._keys.brake_held)  # type: ignore[assignment]
         return {uid.decode() for uid in uids}
 
-    def engage(self, reason: str, uids: Collection[str], known: int) -> None:
-        """Hold back the release of these EIPs too.
+    def engage(self, reason: str, uids: Collection[str], known: int) -> bool:
+        """Hold back the release of these EIPs too; whether nothing was held back before.
 
         Args:
             reason: for people.
@@ -74,6 +74,7 @@ class Brake:
             pipe.set(self._keys.brake, json.dumps(stored))
             pipe.sadd(self._keys.brake_held, *uids)
             pipe.execute()
+        return before is None
 
     def settle(self, uids: Collection[str]) -> bool:
         """Hold these back no longer: they are there after all, or released; whether that disengages the brake."""

@@ -25,8 +25,12 @@ class RedisUnavailableError(TransientError):
     """The Redis server cannot be used as configured."""
 
 
-def connect(settings: Settings) -> Redis:
+def connect(settings: Settings, patience: float = ANSWER_SECONDS) -> Redis:
     """Open the Redis server of the settings and see that it answers.
+
+    Args:
+        settings: where it is.
+        patience: how many seconds a command, or connecting, may take at most.
 
     Raises:
         InvalidPayloadError: the URL is none.
@@ -39,8 +43,8 @@ def connect(settings: Settings) -> Redis:
             f"EIP_RECLAIMER_REDIS_URL is not valid: {error}. Example: redis://user:password@redis:6379/0"
         ) from None
     manners = {
-        "socket_connect_timeout": CONNECT_SECONDS,
-        "socket_timeout": ANSWER_SECONDS,
+        "socket_connect_timeout": min(CONNECT_SECONDS, patience),
+        "socket_timeout": patience,
         "health_check_interval": 15,
         # A command is not repeated here: after a lost answer only its caller knows whether it may be.
         "retry": Retry(ExponentialBackoff(), 0),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 if TYPE_CHECKING:
+    from shared.models import Work
     from shared.settings import Settings
 
 
@@ -49,6 +50,12 @@ def configure(settings: Settings) -> None:
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=True,
     )
+
+
+def named(work: Work) -> dict[str, str]:
+    """The fields by which every line about a piece of work can be found: `work`, its id, is in all of them."""
+    fields = {"work": work.id, "gateway": work.gateway, "eip": work.eip, "uid": work.uid}
+    return {field: value for field, value in fields.items() if value is not None}
 
 
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:

@@ -13,12 +13,13 @@ from rq.job import Job
 from rq.serializers import JSONSerializer
 
 from shared.keys import Keys
+from shared.metrics import PUBLISHED
 from shared.models import Work, work_to_dict
 from shared.records import Records
 from shared.reports import Reports
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from redis import Redis
     from redis.client import Pipeline
@@ -94,6 +95,13 @@ class WorkQueue:
             for work in works:
                 self.publish(pipe, work, event, **details)
             pipe.execute()
+        count_published(works)
+
+
+def count_published(works: Iterable[Work]) -> None:
+    """Count work whose publishing was committed."""
+    for work in works:
+        PUBLISHED.labels(work.kind).inc()
 
 
 def describe(work: Work) -> str:

@@ -16,6 +16,7 @@ import pytest
 from redis import Redis
 from redis.exceptions import NoPermissionError, RedisError
 
+from producer.gauges import RedisGauges
 from sandbox.cluster import SandboxCluster
 from sandbox.redis_server import free_port
 from sandbox.segments import run_batch
@@ -237,6 +238,9 @@ class TestAcl:
             for driver, node in (("exec", ""), ("netlink", "sandbox-node"))
         ]
         eventually(lambda: product.outcomes("eip-7") == ["reclaimed"], "the rest")
+        # What is told of Redis where it is asked for.
+        (up,) = next(iter(RedisGauges(product.settings).collect())).samples
+        assert up.value == 1
         # The password is where it has to be, and nowhere else.
         assert PASSWORD not in "".join(capfd.readouterr())
         for worker in workers:

@@ -1,0 +1,168 @@
+"""Whether the watch still tells what happens: silence proves nothing, so the API is asked beside it.
+
+A real API server sends a bookmark about once a minute, so a watch of a quiet cluster is silent, and so is one whose
+connection died without a word or whose server forgot it. So every few seconds a second, short watch is opened from
+where the first one has come to. What the second one tells, the first has to tell within moments; one that does not is
+broken off and resumed from its last event, by which nothing is lost.
+
+Events are noted by the thread that reads them, not by the producer: that may be busy, or wait for Redis.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from contextlib import closing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from producer.events import version_of
+from shared.errors import TransientError
+from shared.kube.api import EIPS, HistoryGoneError
+from shared.log import get_logger
+from shared.metrics import WATCH_BEHIND, WATCH_HEARD, WATCH_VERSION, count_watch_event
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterator
+
+    from shared.kube.api import KubeApi, Object
+
+log = get_logger(__name__)
+
+PROBE_SECONDS = 6.0
+"""How often the API is asked beside the watch."""
+PROBE_TIMEOUT = 5.0
+"""How long its answer may take."""
+GRACE_SECONDS = 3.0
+"""How much later the watch may tell what the API told: several API servers are not abreast."""
+
+
+class WatchStalledError(TransientError):
+    """The watch does not tell what the API has."""
+
+
+@dataclass(slots=True)
+class _Followed:
+    """One watch request, as its reader sees it."""
+
+    position: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Evidence:
+    """A resourceVersion that the API told of."""
+
+    version: int
+    since: float
+    """When the watch should have told of it, at the earliest; on the monotonic clock."""
+
+
+class Freshness:
+    """Asks beside one producer's watch. `run` it in a thread of its own."""
+
+    def __init__(self, api: KubeApi) -> None:
+        self._api = api.with_timeout(PROBE_TIMEOUT)
+        self._followed: _Followed | None = None
+        self._evidence: _Evidence | None = None
+        self._probe_error: str | None = None
+        WATCH_BEHIND.set_function(lambda: self.behind)
+
+    def following(self, batches: Iterator[list[Object]], position: int) -> Iterator[list[Object]]:
+        """The batches of a watch from a resourceVersion, each noted when it arrives; that watch counts from now on."""
+        followed = self._followed = _Followed(position)
+        if self._evidence is not None:
+            # A watch that has only begun has its time too.
+            self._evidence = _Evidence(self._evidence.version, time.monotonic())
+        WATCH_VERSION.set(position)
+        return self._noted(followed, batches)
+
+    def left(self, *, history_gone: bool = False) -> None:
+        """The watch has ended; with `history_gone`, versions before say nothing about what comes."""
+        self._followed = None
+        if history_gone:
+            self._evidence = None
+
+    def expect_live(self) -> None:
+        """See that the watch tells what the API has.
+
+        Raises:
+            WatchStalledError: it does not, and should be broken off.
+        """
+        if self.behind > GRACE_SECONDS:
+            raise WatchStalledError(
+                "the watch is silent, but the API has events that it should have told: it is broken off and resumed"
+            )
+
+    @property
+    def behind(self) -> float:
+        """For how long the API has had events that the watch does not tell, seconds; 0 for not at all."""
+        followed, evidence = self._followed, self._evidence
+        if followed is None or evidence is None or followed.position >= evidence.version:
+            return 0.0
+        return max(time.monotonic() - evidence.since, 0.001)
+
+    @property
+    def problem(self) -> str | None:
+        """Why the watch cannot be relied on now, in words; None when it can."""
+        if self._probe_error is not None:
+            return f"the API does not answer a watch: {self._probe_error}"
+        if self.behind:
+            return "the watch has not told an event yet that the API has"
+        return None
+
+    def run(self, stop: threading.Event) -> None:
+        """Ask every few seconds until told to stop."""
+        while not stop.wait(PROBE_SECONDS):
+            self.probe()
+
+    def probe(self) -> None:
+        """Ask once, where there is a watch to compare with."""
+        followed = self._followed
+        if followed is None:
+            self._probe_error = None
+            return
+        asked_at = followed.position
+        try:
+            version = self._first_event_after(asked_at)
+        except HistoryGoneError:
+            # Where the events since then are gone, nothing can be told of them; the watch itself may go on.
+            version = None
+        except TransientError as error:
+            if self._probe_error is None:
+                log.warning("the API does not answer beside the watch", reason=str(error))
+            self._probe_error = str(error)
+            return
+        except Exception:
+            # Whatever it is, the watch is looked after no longer without it.
+            log.exception("the watch cannot be looked after")
+            return
+        self._probe_error = None
+        if version is None or followed.position >= version:
+            self._evidence = None
+        elif self._evidence is None or self._evidence.version > version:
+            self._evidence = _Evidence(version, time.monotonic())
+
+    def _first_event_after(self, position: int) -> int | None:
+        with closing(self._watch(position)) as batches:
+            for batch in batches:
+                for event in batch:
+                    version = version_of(event["object"])
+                    if event["type"] != "BOOKMARK" and version is not None and version > position:
+                        return version
+        return None
+
+    def _watch(self, position: int) -> Generator[list[Object]]:
+        yield from self._api.watch(EIPS, position, timeout=1)
+
+    def _noted(self, followed: _Followed, batches: Iterator[list[Object]]) -> Iterator[list[Object]]:
+        for batch in batches:
+            for event in batch:
+                version = version_of(event["object"])
+                if version is not None:
+                    followed.position = version
+                count_watch_event(event["type"])
+            # A request that was given up may tell on for a while.
+            if followed is self._followed:
+                WATCH_VERSION.set(followed.position)
+                WATCH_HEARD.set_to_current_time()
+            yield batch
