@@ -38,35 +38,45 @@ class Verdict:
 
     transient: bool
     reason: str
-    cause: str | None = None
-    """The class of the error, by which failed jobs are counted; None where only the reason tells causes apart."""
+    error: str
+    """Its class."""
     foreseen: bool = True
     """Whether the reason says all there is to say; otherwise the traceback does."""
+
+    @property
+    def cause(self) -> str | None:
+        """What tells failed jobs apart for people; None where only the reason does."""
+        return None if self.error in (PermanentError.__name__, TransientError.__name__) else self.error
+
+    @property
+    def counted_as(self) -> str:
+        """What it is called where only so many names may be."""
+        return self.error if self.foreseen else "unexpected"
 
 
 def classify(error: BaseException) -> Verdict:
     """Judge what a job raised. What nobody foresaw is taken as transient: a retry decides anew and does no harm."""
-    cause = None if type(error) in (PermanentError, TransientError) else type(error).__name__
+    name = type(error).__name__
     if isinstance(error, PermanentError):
-        return Verdict(transient=False, reason=str(error), cause=cause)
+        return Verdict(transient=False, reason=str(error), error=name)
     if isinstance(error, TransientError):
-        return Verdict(transient=True, reason=str(error), cause=cause)
+        return Verdict(transient=True, reason=str(error), error=name)
     if isinstance(error, JobTimeoutException):
         return Verdict(
             transient=True,
             reason="the gateway or the API took longer than EIP_RECLAIMER_JOB_TIMEOUT to answer",
-            cause=cause,
+            error=name,
         )
     if isinstance(error, DeserializationError):
         return Verdict(
             transient=False,
             reason="the job's data cannot be read as JSON. Nothing was done; drop this job.",
-            cause=cause,
+            error=name,
         )
     return Verdict(
         transient=True,
         reason=f"unexpected {type(error).__name__}: {error}. Please report it with the traceback below.",
-        cause=cause,
+        error=name,
         foreseen=False,
     )
 

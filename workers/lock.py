@@ -22,6 +22,7 @@ from redis.exceptions import WatchError
 
 from shared.errors import LockLostError
 from shared.keys import Keys
+from shared.metrics import LOCK_CONTENTION, LOCK_LOSSES
 
 _RENEW = """
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
@@ -64,6 +65,7 @@ class GatewayLock:
         """
         token = f"{holder}/{uuid4().hex}"
         if not redis.set(keys.lock(gateway), token, nx=True, px=int(lifetime * 1000)):
+            LOCK_CONTENTION.inc()
             return None
         return cls(redis, keys, gateway, token, lifetime)
 
@@ -74,6 +76,7 @@ class GatewayLock:
             LockLostError: it ran out or is another's now; whoever asked must not change anything.
         """
         if not self._renew(keys=[self._key], args=[self._token, self._milliseconds]):
+            LOCK_LOSSES.inc()
             raise LockLostError(
                 f"the lock of gateway {self._gateway} ran out before the change; nothing was changed, it is tried again"
             )
@@ -98,6 +101,7 @@ class GatewayLock:
                 raise self._lost_before_the_record() from None
 
     def _lost_before_the_record(self) -> LockLostError:
+        LOCK_LOSSES.inc()
         return LockLostError(
             f"the lock of gateway {self._gateway} ran out before what was done there was recorded; the gateway is "
             "looked at again"

@@ -9,19 +9,24 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection
+from typing import TYPE_CHECKING
 
 from redis.client import Pipeline
 from structlog.contextvars import bound_contextvars
 
 from shared.errors import InvalidPayloadError, PermanentError
-from shared.log import get_logger
-from shared.models import Work, parse_work
+from shared.log import get_logger, named
+from shared.metrics import EVENT_TO_GONE, OUTCOMES
+from shared.models import Outcome, Work, parse_work
 from shared.queue import WorkQueue
 from shared.settings import Settings
 from workers.answers import Answer, Result
 from workers.failures import NotNowError
 from workers.lock import GatewayLock
 from workers.round import Round
+
+if TYPE_CHECKING:
+    from shared.kube.events import EventRecorder
 
 log = get_logger(__name__)
 
@@ -37,14 +42,22 @@ class Reclaimer:
     """Does the work of jobs, one at a time."""
 
     def __init__(
-        self, work_queue: WorkQueue, gateway_round: Round, settings: Settings, cluster_uid: str, worker: str
+        self,
+        work_queue: WorkQueue,
+        gateway_round: Round,
+        settings: Settings,
+        cluster_uid: str,
+        worker: str,
+        events: EventRecorder | None = None,
     ) -> None:
+        self._events = events
         self._work_queue = work_queue
         self._redis = work_queue.redis
         self._keys = work_queue.keys
         self._round = gateway_round
         self._settings = settings
-        self._cluster_uid = cluster_uid
+        self.cluster_uid = cluster_uid
+        """Whose jobs it does."""
         self._worker = worker
 
     def run(self, work: Work, pods_done: Collection[str] = (), taken: Callable[[Pipeline], None] = _untold) -> Result:
@@ -61,12 +74,12 @@ class Reclaimer:
             TransientError: to be retried.
             PermanentError: never to be retried as it is.
         """
-        if work.cluster != self._cluster_uid:
+        if work.cluster != self.cluster_uid:
             raise PermanentError(
-                f"this job is about the cluster with the UID {work.cluster}, this worker is in {self._cluster_uid}. "
+                f"this job is about the cluster with the UID {work.cluster}, this worker is in {self.cluster_uid}. "
                 "Nothing was done. Give each cluster a Redis database, or a key prefix and queue, of its own."
             )
-        with bound_contextvars(work=work.id, gateway=work.gateway):
+        with bound_contextvars(**named(work)):
             done = self._taken_over(work)
             if done is not None:
                 return done
@@ -124,11 +137,11 @@ class Reclaimer:
         try:
             taken = parse_work(payload)
         except InvalidPayloadError as error:
-            log.error("pending entry rejected", entry=work_id, reason=str(error))
+            log.error("pending entry rejected", work=work_id, reason=str(error))
             self._redis.hdel(self._keys.pending(gateway), work_id)
             return None
         # Its own job answers for it, and fails with a reason.
-        same = taken.id == work_id and taken.gateway == gateway and taken.cluster == self._cluster_uid
+        same = taken.id == work_id and taken.gateway == gateway and taken.cluster == self.cluster_uid
         return taken if same else None
 
     def _record(self, own: Work, works: list[Work], answers: dict[str, Answer], lock: GatewayLock) -> None:
@@ -145,4 +158,28 @@ class Reclaimer:
                 records.close(pipe, work, result.outcome, worker=self._worker, **over, **result.details)
                 pipe.hdel(self._keys.pending(work.gateway), work.id)
         for work, result in ended:
-            log.info("done", done=work.id, outcome=result.outcome.value, taken_over=work.id != own.id, eip=work.eip)
+            # Named in full: in the context is the job that this one may have been taken over by.
+            whose = {"work": work.id, "gateway": work.gateway, "eip": work.eip, "uid": work.uid}
+            log.info("done", outcome=result.outcome.value, taken_over=work.id != own.id, **whose)
+            self._count(work, result.outcome)
+            self._tell(work, result)
+
+    @staticmethod
+    def _count(work: Work, outcome: Outcome) -> None:
+        OUTCOMES.labels(outcome.value).inc()
+        if outcome is Outcome.RECLAIMED and work.kind == "release":
+            EVENT_TO_GONE.labels("yes" if work.was_ready else "no").observe(max(time.time() - work.seen_at, 0))
+
+    def _tell(self, work: Work, result: Result) -> None:
+        """Tell of what changed a gateway."""
+        if self._events is None or work.kind == "audit":
+            return
+        addresses = ", ".join(map(str, work.addresses))
+        if result.outcome is Outcome.RECLAIMED:
+            message = f"{addresses} taken off gateway {work.gateway}, which nobody owns any more, and seen gone"
+            self._events.tell_of(work, "Reclaimed", message, warning=False)
+        elif result.outcome is Outcome.RESTORED:
+            message = (
+                f"{addresses} put back on gateway {work.gateway}: it has an owner ({result.details.get('owners')})"
+            )
+            self._events.tell_of(work, "Restored", message, warning=True)

@@ -118,7 +118,7 @@ class Recovery:
                 if job_id in started or now - since < STRANDED_SECONDS:
                     continue
                 if self._requeue(keys=[queue.intermediate_queue_key, queue.key], args=[job_id]):
-                    log.warning("job queued again, its worker died before starting it", job=job_id)
+                    log.warning("job queued again, its worker died before starting it", work=job_id)
         self._stranded_since = {job_id: since for job_id, since in self._stranded_since.items() if job_id in present}
 
     def requeue_orphans(self) -> None:
@@ -161,7 +161,7 @@ class Recovery:
             try:
                 work = parse_work(payload)
             except InvalidPayloadError as error:
-                log.error("pending entry rejected", entry=work_id, reason=str(error))
+                log.error("pending entry rejected", work=work_id, reason=str(error))
             else:
                 if self._work_queue.records.outcome(work_id) is None and work.id == work_id:
                     self._work_queue.publish_now([work], "published again", why="its job was lost")
@@ -178,7 +178,7 @@ class Recovery:
             return False
         now = time.monotonic()
         if now - self._missing_since.setdefault(job_id, now) >= ORPHANED_SECONDS:
-            log.warning("job queued again, it was in no list", job=job_id)
+            log.warning("job queued again, it was in no list", work=job_id)
             queue.push_job_id(job_id)
             return False
         return True

@@ -20,6 +20,7 @@ from typing import Any
 from shared.errors import ProtectedAddressError, TransientError, VerificationError
 from shared.kube.objects import Subnet
 from shared.log import get_logger
+from shared.metrics import DELETED, RESTORED
 from shared.models import Audit, Confirmation, IPAddress, Outcome, Release, Work
 from shared.queue import WorkQueue
 from shared.settings import Settings
@@ -212,6 +213,7 @@ class Round:
         site.gateway.carry_out(steps, fence)
         site.look_again()
         if not site.has(targets):
+            DELETED.inc(len(site.holds(targets)))
             # Should anything after this line fail, the next try finds nothing and still tells the truth.
             whose = {release.id: site.holds(free) for release, free in going}
             self._tell("deleted", site, whose, deleted=site.pod.place.name)
@@ -222,7 +224,7 @@ class Round:
                 "If Kube-OVN changed it at the same moment, the next try settles it; otherwise look at the pod."
             )
 
-    def _put_back(self, site: Site, addresses: Iterable[Address], fence: Callable[[], None]) -> bool:
+    def _put_back(self, site: Site, addresses: Sequence[Address], fence: Callable[[], None]) -> bool:
         """See that the addresses are there; whether any had to be put back."""
         steps = plan_restoration(site.now, addresses)
         if not steps:
@@ -232,6 +234,7 @@ class Round:
         missing = plan_restoration(site.now, addresses)
         if missing:
             raise VerificationError(f"pod {site.pod.place.name} did not take back {missing}; it is tried again")
+        RESTORED.inc(len(addresses))
         return True
 
     def _confirm(

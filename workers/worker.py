@@ -11,7 +11,7 @@ import socket
 import threading
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from redis import Redis
@@ -28,16 +28,30 @@ from rq.registry import StartedJobRegistry
 from rq.serializers import JSONSerializer
 from rq.utils import as_text
 from rq.worker import SimpleWorker, WorkerStatus
+from structlog.contextvars import bind_contextvars, clear_contextvars
 
+from shared.endpoint import Pulse
 from shared.errors import TransientError
-from shared.log import get_logger
+from shared.log import get_logger, named
+from shared.metrics import (
+    JOB_RETRIES,
+    JOB_SECONDS,
+    JOBS_FAILED,
+    JOBS_POSTPONED,
+    JOBS_STARTED,
+    TAKEOVERS,
+    count_job_error,
+)
 from shared.models import Work
-from shared.queue import WorkQueue
+from shared.queue import WorkQueue, describe
 from shared.settings import Settings
 from workers.failures import ElsewhereError, NotNowError, Verdict, backoff, classify
 from workers.jobs import ReclaimJob
 from workers.reclaimer import Reclaimer
 from workers.recovery import Recovery
+
+if TYPE_CHECKING:
+    from shared.kube.events import EventRecorder
 
 log = get_logger(__name__)
 
@@ -51,7 +65,7 @@ DUE_SECONDS = 0.25
 OVERTIME_SECONDS = 5
 """How long after its timeout a job is taken from its worker."""
 DIED = Verdict(
-    transient=True, reason="the worker that ran the job died or was stopped for too long", cause="WorkerDied"
+    transient=True, reason="the worker that ran the job died or was stopped for too long", error="WorkerDied"
 )
 TOLD = ("taken", "waits_for")
 """What a job's meta remembers as traced already, until the next try."""
@@ -76,9 +90,20 @@ class ReclaimWorker(SimpleWorker):
     job_class = ReclaimJob
 
     def __init__(
-        self, work_queue: WorkQueue, reclaimer: Reclaimer, settings: Settings, name: str, stop: threading.Event
+        self,
+        work_queue: WorkQueue,
+        reclaimer: Reclaimer,
+        settings: Settings,
+        name: str,
+        stop: threading.Event,
+        events: EventRecorder | None = None,
     ) -> None:
         """`stop` ends the worker once its job is done."""
+        self.pulse = Pulse()
+        """Of the loop that takes jobs."""
+        self.redis_pulse = Pulse()
+        """Of Redis, as far as it answers."""
+        self._events = events
         self._work_queue = work_queue
         self._reclaimer = reclaimer
         self._settings = settings
@@ -112,6 +137,8 @@ class ReclaimWorker(SimpleWorker):
         finally:
             ended.set()
             thread.join(timeout=5)
+            if self._events is not None:
+                self._events.flush()
 
     def dequeue_job_and_maintain_ttl(
         self, timeout: int | None, max_idle_time: int | None = None
@@ -122,6 +149,7 @@ class ReclaimWorker(SimpleWorker):
         started then; and it comes back to a Redis that was away after a minute only.
         """
         while not self._stop.is_set():
+            self.pulse.beat()
             try:
                 self.set_state(WorkerStatus.IDLE)
                 self.heartbeat()
@@ -148,7 +176,14 @@ class ReclaimWorker(SimpleWorker):
         job.origin = queue.name
         job.timeout = self._settings.job_timeout
         job.meta = _readable_meta(job)
-        super().execute_job(job, queue)
+        JOBS_STARTED.inc()
+        bind_contextvars(work=job.id)
+        try:
+            with JOB_SECONDS.time():
+                super().execute_job(job, queue)
+        finally:
+            clear_contextvars()
+            self.pulse.beat()
 
     def prepare_job_execution(self, job: Job, remove_from_intermediate_queue: bool = False) -> None:
         """Start a job, and with that take it out of the intermediate queue, however many queues this worker has."""
@@ -162,7 +197,7 @@ class ReclaimWorker(SimpleWorker):
         """Judge what a job raised; `handle_job_failure` acts on it."""
         job.verdict = classify(exc_info[1])
         if not job.verdict.foreseen:
-            log.error("job raised", job=job.id, reason=job.verdict.reason, exc_info=exc_info)
+            log.error("job raised", work=job.id, reason=job.verdict.reason, exc_info=exc_info)
 
     def handle_job_failure(  # type: ignore[override]
         self,
@@ -175,6 +210,7 @@ class ReclaimWorker(SimpleWorker):
         """Schedule the next try of a job, or fail it with a reason that tells the operator what to do."""
         verdict = job.verdict or DIED
         job.verdict = None
+        count_job_error(verdict.counted_as, transient=verdict.transient)
         attempts = int(job.meta.get("attempts", 0)) + 1
         who = {"worker": job.worker_name} | ({} if job.worker_name == self.name else {"noticed_by": self.name})
         pipe = self._work_queue.redis.pipeline(transaction=True)
@@ -184,7 +220,8 @@ class ReclaimWorker(SimpleWorker):
             job.meta = {**kept, "attempts": attempts, "last_error": verdict.reason}
             job.retry_at = time.time() + pause
             details = {"attempt": attempts, "pause": round(pause, 1)}
-            log.warning("job is retried", job=job.id, reason=verdict.reason, **details)
+            JOB_RETRIES.inc()
+            log.warning("job is retried", work=job.id, reason=verdict.reason, **details)
             self._work_queue.records.trace(pipe, job.id, "failed, retried", reason=verdict.reason, **details, **who)
         else:
             # A replay starts with all its tries.
@@ -192,9 +229,10 @@ class ReclaimWorker(SimpleWorker):
             job.retry_at = None
             job.save_meta()  # type: ignore[no-untyped-call]
             exc_string = f"{verdict.reason}\n\n{exc_string}"
-            log.error("job failed", job=job.id, reason=verdict.reason, attempts=attempts)
+            JOBS_FAILED.inc()
+            log.error("job failed", work=job.id, reason=verdict.reason, attempts=attempts)
             self._work_queue.records.trace(pipe, job.id, "failed", reason=verdict.reason, attempts=attempts, **who)
-            self._forget_pending(pipe, job)
+            self._give_up(pipe, job, verdict.reason)
         pipe.execute()
         super().handle_job_failure(job, queue, started_job_registry, exc_string, execution)
 
@@ -208,6 +246,7 @@ class ReclaimWorker(SimpleWorker):
     ) -> None:
         """Let a job run again that returned `Again`; it costs no retry and leaves no result."""
         assert isinstance(retry, Again)
+        JOBS_POSTPONED.inc()
         with self.connection.pipeline() as pipe:
             if retry.queue_name is None:
                 job.schedule(queue, pipe, time.time() + retry.seconds)
@@ -240,7 +279,8 @@ class ReclaimWorker(SimpleWorker):
         """Get jobs going again whose worker died; tidy RQ's registries."""
         self._maintained = time.monotonic()
         for job in self._recovery.take_abandoned():
-            log.warning("job taken from a dead worker", job=job.id, worker=job.worker_name)
+            TAKEOVERS.inc()
+            log.warning("job taken from a dead worker", work=job.id, worker=job.worker_name)
             job.meta = _readable_meta(job)
             self.handle_job_failure(job, self._work_queue.open(job.origin))
         self._recovery.requeue_stranded()
@@ -251,7 +291,14 @@ class ReclaimWorker(SimpleWorker):
             self._cleaned = time.monotonic()
             self.clean_registries()  # type: ignore[no-untyped-call]
 
+    @property
+    def cluster_uid(self) -> str:
+        """UID of the cluster whose jobs it does."""
+        return self._reclaimer.cluster_uid
+
     def _do(self, work: Work, job: ReclaimJob) -> str | Again:
+        bind_contextvars(**named(work))
+        log.info("job started")
         try:
             pods_done = job.meta.get("pods_done", ())
             return self._reclaimer.run(work, pods_done, lambda pipe: self._trace_taken(pipe, job)).outcome.value
@@ -291,19 +338,24 @@ class ReclaimWorker(SimpleWorker):
         if job.meta.get("waits_for") == why:
             return
         job.meta["waits_for"] = why
+        log.info("job waits", why=why)
         self._work_queue.records.tell("later", {job.id: {"why": why, "worker": self.name}})
 
-    def _forget_pending(self, pipe: Any, job: ReclaimJob) -> None:
+    def _give_up(self, pipe: Any, job: ReclaimJob, reason: str) -> None:
         """A failed job's work is no longer taken over by others: it waits for a person."""
         work = self._work_queue.records.work(job.id)
-        if work is not None:
-            pipe.hdel(self._work_queue.keys.pending(work.gateway), job.id)
+        if work is None:
+            return
+        pipe.hdel(self._work_queue.keys.pending(work.gateway), job.id)
+        if self._events is not None:
+            self._events.tell_of(work, "ReclaimFailed", f"{describe(work)} failed: {reason}", warning=True)
 
     def _promote_until(self, ended: threading.Event) -> None:
         failing = False
         while not ended.wait(1.0 if failing else DUE_SECONDS):
             try:
                 self._recovery.promote_due()
+                self.redis_pulse.beat()
                 failing = False
             except RedisError as error:
                 if not failing:
@@ -344,7 +396,8 @@ class UnbreakableQueue(Queue):
             raise
         except Exception as error:  # whatever a forged hash makes RQ raise
             reason = f"the job's record in Redis cannot be read ({type(error).__name__}: {error}); drop it"
-            log.error("job rejected", job=job_id, reason=reason)
+            log.error("job rejected", work=job_id, reason=reason)
+            JOBS_FAILED.inc()
             queue = cls.from_queue_key(queue_key, connection=connection, serializer=JSONSerializer)
             with connection.pipeline() as pipe:
                 pipe.delete(Job.key_for(job_id))
