@@ -10,7 +10,7 @@ import json
 import threading
 import time
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from prometheus_client.registry import Collector
 from redis.exceptions import RedisError
@@ -32,15 +32,16 @@ from shared.metrics import (
 )
 from shared.queue import WorkQueue
 from shared.reports import Kind
+from shared.status import StatusReader
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from prometheus_client.core import GaugeMetricFamily
-    from rq import Queue
 
     from shared.metrics import FromRedis
     from shared.settings import Settings
+    from shared.status import QueueStatus
 
 PATIENCE = 1.5
 """Seconds that one answer of Redis may take here."""
@@ -87,7 +88,7 @@ class RedisGauges(Collector):
         pending = self._pending(work_queue)
         now = time.time()
         return [
-            _by_label(QUEUE_JOBS, _jobs(work_queue)),
+            _by_label(QUEUE_JOBS, _jobs(StatusReader(work_queue, self._settings).queues())),
             _gauge(PENDING, len(pending)),
             _gauge(OLDEST_PENDING, max((now - since for since in pending.values()), default=0.0)),
             _gauge(BRAKE_ENGAGED, float(brake is not None)),
@@ -120,30 +121,12 @@ class RedisGauges(Collector):
         return self._since
 
 
-def _jobs(work_queue: WorkQueue) -> dict[str, float]:
+def _jobs(queues: Iterable[QueueStatus]) -> dict[str, float]:
     """How many jobs there are in each state, on the general queue and on nodes' own."""
-    names: set[bytes] = work_queue.redis.smembers("rq:queues")  # type: ignore[assignment]
-    own = f"rq:queue:{work_queue.name}"
-    queues = [work_queue.queue]
-    queues += [
-        work_queue.open(key.removeprefix("rq:queue:"))
-        for key in sorted(name.decode() for name in names)
-        if key.startswith(f"{own}@")
-    ]
     counts: Counter[str] = Counter()
-    with work_queue.redis.pipeline(transaction=False) as pipe:
-        for queue in queues:
-            _ask_counts(pipe, queue)
-        answers = pipe.execute()
-    for number, answer in enumerate(answers):
-        counts[("queued", "started", "scheduled", "failed")[number % 4]] += answer
+    for queue in queues:
+        counts.update(queued=queue.queued, started=queue.running, scheduled=queue.scheduled, failed=queue.failed)
     return {state: counts[state] for state in ("queued", "started", "scheduled", "failed")}
-
-
-def _ask_counts(pipe: Any, queue: Queue) -> None:
-    pipe.llen(queue.key)
-    for registry in (queue.started_job_registry, queue.scheduled_job_registry, queue.failed_job_registry):
-        pipe.zcard(registry.key)
 
 
 def _audits(work_queue: WorkQueue, now: float) -> list[GaugeMetricFamily]:

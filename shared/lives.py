@@ -17,7 +17,8 @@ from shared.queue import describe
 if TYPE_CHECKING:
     from shared.queue import WorkQueue
 
-MEANING = {
+UNKNOWN = "no outcome that the product writes"
+MEANING: dict[str, str] = {
     Outcome.RECLAIMED: "it was there, was deleted, and was seen gone",
     Outcome.ALREADY_ABSENT: "it was not there",
     Outcome.GATEWAY_GONE: "the gateway does not exist any more",
@@ -51,6 +52,7 @@ class Life:
 
     id: str
     description: str
+    """What it is, or why that cannot be read."""
     work: dict[str, Any] | None
     """Its payload, as JSON types; None where it cannot be read."""
     events: list[dict[str, Any]]
@@ -73,22 +75,27 @@ class Lives:
     def of(self, work_id: str) -> Life:
         """The life of one piece of work, which has a record."""
         records = self._work_queue.records
-        outcome = records.outcome(work_id)
-        events = records.events(work_id)
+        outcome = records.fields(work_id).get("outcome")
+        try:
+            events = [_checked(event) for event in records.events(work_id)]
+        except ValueError:
+            why = "what is stored of its life is not what the product writes"
+            events = [{"at": 0.0, "event": "unreadable", "why": why}]
+        work, description = None, ""
         try:
             work = records.work(work_id)
-        except InvalidPayloadError:
-            work = None
+        except InvalidPayloadError as error:
+            description = str(error)
         if work is not None:
             events = [{"at": work.seen_at, "event": "seen", "what": _seen(work)}, *events]
-        state, says = ("ended", MEANING[outcome]) if outcome else self._state(work_id, work, events)
+        state, says = ("ended", MEANING.get(outcome, UNKNOWN)) if outcome else self._state(work_id, work, events)
         return Life(
             id=work_id,
-            description=describe(work) if work else "",
+            description=describe(work) if work else description,
             work=work_to_dict(work) if work else None,
             # Two processes tell of it, each on its own clock and in its own time.
-            events=sorted(events, key=lambda event: float(event["at"])),
-            outcome=outcome.value if outcome else None,
+            events=sorted(events, key=lambda event: event["at"]),
+            outcome=outcome,
             state=state,
             says=says,
         )
@@ -138,6 +145,12 @@ class Lives:
         except NoFailedJobError as error:
             return str(error)
         return f"once its cause is mended: eip-reclaimer failed replay {work_id}"
+
+
+def _checked(event: Any) -> dict[str, Any]:
+    if not isinstance(event, dict) or not isinstance(event.get("at"), int | float):
+        raise ValueError("no event")  # noqa: TRY004 - like text that is no JSON
+    return {**event, "event": str(event.get("event"))}
 
 
 def _seen(work: Work) -> str:

@@ -10,11 +10,9 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from redis import Redis
 from redis.client import Pipeline
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
@@ -22,11 +20,9 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from rq import Queue
 from rq.exceptions import DequeueTimeout
 from rq.executions import Execution
-from rq.intermediate_queue import IntermediateQueue
-from rq.job import Job, JobStatus, Retry
+from rq.job import Job, Retry
 from rq.registry import StartedJobRegistry
 from rq.serializers import JSONSerializer
-from rq.utils import as_text
 from rq.worker import SimpleWorker, WorkerStatus
 from structlog.contextvars import bind_contextvars, clear_contextvars
 
@@ -49,6 +45,7 @@ from workers.failures import ElsewhereError, NotNowError, Verdict, backoff, clas
 from workers.jobs import ReclaimJob
 from workers.reclaimer import Reclaimer
 from workers.recovery import Recovery
+from workers.unbreakable import UnbreakableQueue
 
 if TYPE_CHECKING:
     from shared.kube.events import EventRecorder
@@ -361,55 +358,6 @@ class ReclaimWorker(SimpleWorker):
                 if not failing:
                     log.error("due retries wait for redis", reason=str(error))
                 failing = True
-
-
-class UnbreakableQueue(Queue):
-    """A queue that loses no job with a worker that dies, and on which one that cannot even be read fails by itself."""
-
-    @classmethod
-    def lpop(cls, queue_keys: Sequence[str], timeout: int | None, connection: Redis | None = None) -> Any:
-        """Take the next job off one of several queues, by way of its intermediate queue as RQ does where there is one.
-
-        RQ would have the job in this process's memory alone until it is started.
-        """
-        assert connection is not None
-        for queue_key in queue_keys:
-            taken = connection.lmove(queue_key, IntermediateQueue(queue_key, connection).key)
-            if taken is not None:
-                return queue_key, taken
-        if timeout is None:
-            return None
-        found: Any = connection.blpop(list(queue_keys), timeout)
-        if found is None:
-            raise DequeueTimeout(timeout, queue_keys)
-        queue_key, job_id = as_text(found[0]), found[1]
-        connection.rpush(IntermediateQueue(queue_key, connection).key, job_id)
-        return queue_key, job_id
-
-    @classmethod
-    def _fetch_dequeued_job(  # type: ignore[override]
-        cls, connection: Any, queue_key: str, job_id: str, **kwargs: Any
-    ) -> Any:
-        try:
-            return super()._fetch_dequeued_job(connection, queue_key, job_id, **kwargs)
-        except RedisError:
-            raise
-        except Exception as error:  # whatever a forged hash makes RQ raise
-            reason = f"the job's record in Redis cannot be read ({type(error).__name__}: {error}); drop it"
-            log.error("job rejected", work=job_id, reason=reason)
-            JOBS_FAILED.inc()
-            queue = cls.from_queue_key(queue_key, connection=connection, serializer=JSONSerializer)
-            with connection.pipeline() as pipe:
-                pipe.delete(Job.key_for(job_id))
-                stand_in = Job.create(
-                    "unreadable", id=job_id, connection=connection, serializer=JSONSerializer, origin=queue.name
-                )
-                stand_in.save(pipeline=pipe)
-                stand_in.set_status(JobStatus.FAILED, pipeline=pipe)
-                stand_in._handle_failure(reason, pipe)  # RQ has no public way to fail a job unrun
-                pipe.lrem(queue.intermediate_queue_key, 1, job_id)
-                pipe.execute()
-            return None
 
 
 def _readable_meta(job: Any) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from shared.queue import WorkQueue
 from tests.payloads import release
 from tests.waiting import eventually
 from workers.jobs import ReclaimJob
-from workers.worker import UnbreakableQueue
+from workers.unbreakable import UnbreakableQueue
 
 pytestmark = pytest.mark.server
 
