@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from rq.worker_registration import WORKERS_BY_QUEUE_KEY
 
 from shared.brake import Brake, BrakeState
 from shared.failed import FailedJobs, FailureGroup, grouped
+from shared.reports import Kind
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -188,6 +190,7 @@ class StatusReader:
         producers, workers = self.producers(now), self.workers(now, running)
         failures = tuple(grouped(self._failed.all()))
         brake = self._brake.state()
+        audits = self.audits()
         with self._pipeline() as pipe:
             pipe.get(self._keys.cluster)
             pipe.hlen(self._keys.inventory)
@@ -206,8 +209,8 @@ class StatusReader:
             workers=workers,
             failures=failures,
             brake=brake,
-            audits=self.audits(),
-            needs=tuple(_needs(now, queues, producers, workers, failures, brake)),
+            audits=audits,
+            needs=tuple(_needs(now, queues, producers, workers, failures, brake, audits)),
         )
 
     def queues(self) -> tuple[QueueStatus, ...]:
@@ -348,6 +351,7 @@ def _needs(
     workers: Iterable[WorkerStatus],
     failures: Iterable[FailureGroup],
     brake: BrakeState | None,
+    audits: Iterable[AuditStatus],
 ) -> Iterable[Need]:
     """What needs a person, the worst first."""
     living = [producer for producer in producers if producer.alive]
@@ -364,6 +368,14 @@ def _needs(
             yield Need(waiting, "start one there with the netlink driver")
     if brake is not None:
         yield Need(f"the brake holds back {brake.held} releases: {brake.reason}", "eip-reclaimer brake show")
+    found = Counter[str]()
+    for audit in audits:
+        found.update(audit.findings)
+    leaked = found[Kind.LEAKED] + found[Kind.DOUBLED]
+    if leaked:
+        yield Need(f"by the last audits gateways answer for {leaked} addresses of nobody", "eip-reclaimer audit")
+    if found[Kind.MISSING]:
+        yield Need(f"by the last audits gateways lack {found[Kind.MISSING]} addresses of EIPs", "eip-reclaimer audit")
     failed = sum(group.count for group in failures)
     if failed:
         yield Need(f"{failed} failed jobs wait for a person", "eip-reclaimer failed list")

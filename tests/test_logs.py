@@ -117,6 +117,20 @@ def test_what_was_taken_over_is_told_under_its_own_id(run: Run, cluster: Sandbox
     )
 
 
+def test_a_leak_that_is_only_reported_is_not_to_be_missed(run: Run, cluster: SandboxCluster) -> None:
+    cluster.add_gateway(GATEWAY)
+    cluster.pod(GATEWAY).namespace.ip("address", "add", "10.1.69.205/24", "dev", "net1")
+    processes = run(audit_interval=60, audit_pause=0.3)
+    found = eventually(lambda: events_about(cluster, frozenset({"VpcNatGateway"})), "the Event")[
+        "VpcNatGateway", GATEWAY
+    ]
+    assert (found["reason"], found["type"]) == ("LeakFound", "Warning")
+    assert "10.1.69.205" in found["message"]
+    assert "eip-reclaimer audit --apply" in found["message"]
+    assert processes[0].value("audit_findings", kind="leaked") == 1
+    assert "10.1.69.205" in cluster.addresses(GATEWAY)
+
+
 def delete_while_no_pod_runs(cluster: SandboxCluster) -> None:
     """Let the EIP go with its address left behind on a gateway that cannot be entered."""
     cluster.kill_controller()
@@ -125,9 +139,11 @@ def delete_while_no_pod_runs(cluster: SandboxCluster) -> None:
     cluster.remove_finalizer("eip")
 
 
-def events_about(cluster: SandboxCluster) -> dict[tuple[str, str], dict[str, Any]]:
-    """The Kubernetes Events there are about gateways and EIPs, by kind and name of the object."""
+def events_about(
+    cluster: SandboxCluster, kinds: frozenset[str] = frozenset({"VpcNatGateway", "IptablesEIP"})
+) -> dict[tuple[str, str], dict[str, Any]]:
+    """The Kubernetes Events there are, by kind and name of the object; none before there are some of all kinds."""
     path = "/api/v1/namespaces/default/events"
     items = cluster.background.call(cluster.api._request("GET", path))["items"]
     found = {(item["involvedObject"]["kind"], item["involvedObject"]["name"]): item for item in items}
-    return found if {kind for kind, _ in found} == {"VpcNatGateway", "IptablesEIP"} else {}
+    return found if {kind for kind, _ in found} == kinds else {}

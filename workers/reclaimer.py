@@ -171,8 +171,17 @@ class Reclaimer:
             EVENT_TO_GONE.labels("yes" if work.was_ready else "no").observe(max(time.time() - work.seen_at, 0))
 
     def _tell(self, work: Work, result: Result) -> None:
-        """Tell of what changed a gateway."""
-        if self._events is None or work.kind == "audit":
+        """Tell of what changed a gateway, or has to be."""
+        leaked = result.details.get("leaked")
+        if leaked:
+            log.warning("audit found addresses that nobody owns", leaked=leaked)
+        if self._events is None:
+            return
+        if work.kind == "audit":
+            if leaked:
+                then = "each is released" if work.apply else "to release them: eip-reclaimer audit --apply"
+                message = f"nobody owns {', '.join(leaked)}, which gateway {work.gateway} carries; {then}"
+                self._events.tell_of(work, "LeakFound", message, warning=True)
             return
         addresses = ", ".join(map(str, work.addresses))
         if result.outcome is Outcome.RECLAIMED:

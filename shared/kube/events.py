@@ -46,7 +46,7 @@ FLUSH_SECONDS = 2.0
 IDLE_SECONDS = 5.0
 """How long the thread that sends waits for the next before it ends."""
 
-Reason = Literal["Reclaimed", "ReclaimFailed", "Restored", "BrakeEngaged", "BrakeReleased"]
+Reason = Literal["Reclaimed", "ReclaimFailed", "Restored", "LeakFound", "BrakeEngaged", "BrakeReleased"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -190,3 +190,8 @@ def test_the_last_audit_of_each_gateway(reader: StatusReader, work_queue: WorkQu
     first, second = reader.read().audits
     assert (first.gateway, first.at, first.findings) == ("gw1", 1000.0, {"leaked": 2, "missing": 1})
     assert (second.gateway, second.findings, second.hindrance) == ("gw0", {}, "no pod")
+    told = [need.what for need in reader.read().needs if need.do == "eip-reclaimer audit"]
+    assert told == [
+        "by the last audits gateways answer for 2 addresses of nobody",
+        "by the last audits gateways lack 1 addresses of EIPs",
+    ]
