@@ -58,7 +58,7 @@ def audit(
     from shared.errors import InvalidPayloadError
     from shared.inventory import check_cluster
     from shared.kube.api import KubeApi
-    from workers.audits.mending import publish_leaks
+    from workers.audits.mending import expect_believable, publish_leaks
     from workers.audits.survey import Survey
     from workers.service import open_driver
 
@@ -78,6 +78,7 @@ def audit(
     released: dict[str, dict[str, Any]] = {}
     if apply:
         assert work_queue is not None
+        expect_believable(work_queue, settings, survey.listed)
         leaks = publish_leaks(work_queue, reports, cluster, "eip-reclaimer audit --apply")
         with phases() as progress:
             outcomes = _wait(work_queue, leaks, wait, progress)

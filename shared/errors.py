@@ -52,6 +52,10 @@ class UnknownGatewayError(PermanentError):
     """No gateway object has that name."""
 
 
+class DoubtfulListError(PermanentError):
+    """What the API lists cannot be right, or nothing is known that it could be compared with."""
+
+
 class ProtectedAddressError(PermanentError):
     """The address is the gateway's own, or the subnet's; it is never taken away."""
 

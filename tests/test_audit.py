@@ -28,7 +28,7 @@ pytestmark = [pytest.mark.kernel, pytest.mark.server]
 
 SUBNET, CIDR, ROUTER, LENGTH = "external", "10.64.0.0/16", "10.64.255.254", 16
 GATEWAYS = [f"gw-{number}" for number in range(10)]
-STUCK_SECONDS = 6
+STUCK_SECONDS = 25
 
 
 @dataclass

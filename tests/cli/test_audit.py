@@ -26,9 +26,10 @@ Audit = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture
 def audit(cluster: SandboxCluster, server: ValkeyServer, make_product: Callable[..., Product]) -> Audit:
-    make_product()
+    product = make_product()
     cluster.add_gateway(GATEWAY)
     cluster.create_eip("kept", GATEWAY, KEPT)
+    product.start_producer()()
     where = {"redis_url": server.connection_url, "kubeconfig": cluster.kubeconfig, "netns_dir": cluster.netns_dir}
 
     def run(*arguments: str, stderr: int = subprocess.PIPE, **settings: object) -> subprocess.CompletedProcess[str]:
@@ -152,6 +153,24 @@ def test_exit_2_where_the_api_refuses(audit: Audit, cluster: SandboxCluster) -> 
     assert done.returncode == 2
     assert "403" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_exit_2_where_the_list_cannot_be_right(audit: Audit, cluster: SandboxCluster) -> None:
+    leak(cluster)
+    cluster.server.faults.partial_lists(0.0, prefix=EIPS)
+    done = audit("--apply", brake_minimum=0, brake_percent=0)
+    assert done.returncode == 2
+    assert "the API's list lacks 1 of 1 EIPs that producers know" in done.stderr
+    assert {KEPT, LEAKED} <= set(cluster.addresses(GATEWAY))
+
+
+def test_exit_2_where_no_producer_has_listed_eips(audit: Audit, make_product: Callable[..., Product]) -> None:
+    work_queue = make_product().work_queue
+    work_queue.redis.delete(work_queue.keys.checkpoint)
+    done = audit("--apply")
+    assert done.returncode == 2
+    assert "eip-reclaimer producer" in done.stderr
+    assert work_queue.queue.count == 0
 
 
 def test_exit_2_where_redis_is_another_clusters(audit: Audit, make_product: Callable[..., Product]) -> None:

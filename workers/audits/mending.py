@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 from ipaddress import ip_address
 
 from rq.job import Job, JobStatus
 
-from shared.errors import InvalidPayloadError
+from shared.brake import Brake
+from shared.errors import DoubtfulListError, InvalidPayloadError
+from shared.inventory import Inventory
 from shared.models import Release, parse_work
 from shared.queue import WorkQueue
 from shared.reports import Finding, GatewayReport
+from shared.settings import Settings
 
 
 def release_of(leak: Finding, cluster: str, *, eip: str | None = None, namespace: str | None = None) -> Release:
@@ -38,6 +41,32 @@ def release_of(leak: Finding, cluster: str, *, eip: str | None = None, namespace
         reason="leaked",
         was_ready=True,
     )
+
+
+def expect_believable(work_queue: WorkQueue, settings: Settings, listed: Collection[str]) -> None:
+    """See that what producers know bears out a list of EIPs, before anything that it lacks is taken for nobody's.
+
+    Args:
+        work_queue: where producers keep what they know.
+        settings: for how much a list may lack.
+        listed: UIDs of the EIPs in the list.
+
+    Raises:
+        DoubtfulListError: it lacks too many, or no producer has listed EIPs yet.
+    """
+    inventory = Inventory(work_queue, "", "audit")
+    if inventory.checkpoint() is None:
+        raise DoubtfulListError(
+            "nothing was released: no producer has listed the EIPs yet, so nothing bears out what the API says now. "
+            "Start one (eip-reclaimer producer), then ask again."
+        )
+    known = inventory.all()
+    lacking = len(known.keys() - set(listed))
+    if Brake(work_queue, settings).too_many(lacking, len(known)):
+        raise DoubtfulListError(
+            f"nothing was released: the API's list lacks {lacking} of {len(known)} EIPs that producers know. Look at "
+            "the API server and at `eip-reclaimer brake show`, then ask again."
+        )
 
 
 def publish_leaks(work_queue: WorkQueue, reports: Iterable[GatewayReport], cluster: str, by: str) -> dict[str, Finding]:

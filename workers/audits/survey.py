@@ -60,6 +60,8 @@ class Survey:
         self._places = Places(api, settings)
         self._inside = ("lo", settings.vpc_interface)
         self._progress = progress
+        self.listed: frozenset[str] = frozenset()
+        """UIDs of the EIPs in the last list."""
         # Sockets in namespaces belong to the thread that opened them; they are quick enough for one.
         self._at_once = AT_ONCE if driver.name == "exec" else 1
 
@@ -155,7 +157,9 @@ class Survey:
                 self._progress(what, done, len(sites))
 
     def _ownership(self) -> Ownership:
-        return Ownership(self._api.each_object(EIPS))
+        ownership = Ownership(self._api.each_object(EIPS))
+        self.listed = frozenset(eip.uid for eip in ownership.eips())
+        return ownership
 
     def _is_open(self, site: Site) -> bool:
         """Whether another look may tell more."""
