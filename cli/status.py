@@ -13,7 +13,8 @@ from cli.options import Json, RedisUrl, clock, open_queue, settings_of
 from cli.tables import ago, gist, plain, table
 
 if TYPE_CHECKING:
-    from shared.status import Status, StatusReader
+    from shared.status import Status
+    from shared.status_reader import StatusReader
 
 MOST_ROWS = 20
 """Of gateways and running jobs; `--json` has them all."""
@@ -30,7 +31,7 @@ def status(
 
     Exit status: 0 when all is well, 1 when something needs a person, 2 when it could not be looked up.
     """
-    from shared.status import StatusReader
+    from shared.status_reader import StatusReader
 
     settings = settings_of(redis_url=redis_url)
     reader = StatusReader(open_queue(settings), settings)

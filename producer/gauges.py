@@ -32,7 +32,7 @@ from shared.metrics import (
 )
 from shared.queue import WorkQueue
 from shared.reports import Kind
-from shared.status import StatusReader
+from shared.status_reader import StatusReader
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

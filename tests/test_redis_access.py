@@ -25,7 +25,7 @@ from shared.errors import InvalidPayloadError
 from shared.failed import FailedJobs
 from shared.lives import Lives
 from shared.settings import load_settings
-from shared.status import StatusReader
+from shared.status_reader import StatusReader
 from tests.conftest import GATEWAY, Product, StartWorker, release
 from tests.redis_servers import IMPLEMENTATIONS, RedisServer, Sentinels, binary
 from tests.waiting import eventually

@@ -17,7 +17,8 @@ from shared.models import parse_work
 from shared.queue import WorkQueue
 from shared.reports import Finding, GatewayReport, Kind
 from shared.settings import Settings
-from shared.status import Status, StatusReader
+from shared.status import Status
+from shared.status_reader import StatusReader
 from tests.failing import fail
 from tests.payloads import release
 from tests.shared.test_difference import A, eip
