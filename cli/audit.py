@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -34,7 +34,7 @@ def audit(
     gateway: Annotated[list[str] | None, typer.Option(help="only this gateway; may be repeated")] = None,
     subnet: Annotated[list[str] | None, typer.Option(help="only addresses of this external subnet")] = None,
     apply: Annotated[bool, typer.Option("--apply", help="release what is leaked or doubled")] = False,
-    wait: Annotated[float, typer.Option(help="with --apply: seconds to wait until workers have done it")] = 300,
+    wait: Annotated[float, typer.Option(min=0, help="with --apply: seconds to wait until workers have done it")] = 300,
     everything: Annotated[bool, typer.Option("--all", help="show protected addresses too")] = False,
     without_redis: Annotated[
         bool, typer.Option("--without-redis", help="only look: no Redis server is needed, revived EIPs are not told")
@@ -72,9 +72,7 @@ def audit(
         check_cluster(work_queue.redis, work_queue, cluster)
     with phases() as progress:
         survey = Survey(api, open_driver(settings, api), settings, work_queue, progress)
-        reports = survey.run(gateway or (), "eip-reclaimer audit")
-    if subnet:
-        reports = [_of_subnets(report, subnet) for report in reports]
+        reports = survey.run(gateway or (), subnet or (), "eip-reclaimer audit")
     released: dict[str, dict[str, Any]] = {}
     if apply:
         assert work_queue is not None
@@ -95,14 +93,6 @@ def audit(
             workers = len(SimpleWorker.all_keys(work_queue.redis))
             typer.echo(f"They are done when a worker comes to them; {workers or 'no'} workers run here")
     raise typer.Exit(status)
-
-
-def _of_subnets(report: GatewayReport, subnets: Sequence[str]) -> GatewayReport:
-    return replace(
-        report,
-        carried=tuple(each for each in report.carried if each.subnet in subnets),
-        findings=tuple(each for each in report.findings if each.subnet is None or each.subnet in subnets),
-    )
 
 
 def _wait(work_queue: WorkQueue, work_ids: Collection[str], seconds: float, progress: Progress) -> dict[str, str]:
@@ -149,7 +139,10 @@ def _tell(reports: Sequence[GatewayReport], released: dict[str, dict[str, Any]],
         table(("FOUND", "GATEWAY", "ADDRESS", "EIP", "WHY"), rows)
     audited = [report for report in reports if not report.hindrance]
     addresses = sum(len(report.carried) for report in audited)
-    found = ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items())) or "nothing found"
+    found = ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items()))
+    found = found or ("nothing found" if audited else "nothing could be looked at")
+    if counts["protected"] and not everything:
+        found += " (--all shows what is protected)"
     typer.echo(f"{len(audited)} of {len(reports)} gateways audited, {addresses} addresses: {found}")
     if any(each.mendable for report in reports for each in report.findings) and not released:
         typer.echo("to release what is leaked or doubled: the same command with --apply")

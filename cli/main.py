@@ -18,7 +18,7 @@ from cli.trace import trace
 
 app = typer.Typer(
     help="Takes the addresses of deleted Kube-OVN EIPs off their gateways: exactly those, and proves it. "
-    "Every option is also a variable EIP_RECLAIMER_*.",
+    "Every setting is a variable EIP_RECLAIMER_*.",
     no_args_is_help=True,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
@@ -64,7 +64,8 @@ def main() -> None:
     from shared.errors import ReclaimerError
 
     try:
-        app()
+        # Also for `python -m cli`: usage and completion name the command that is installed.
+        app(prog_name="eip-reclaimer")
     except ReclaimerError as error:
         _end(str(error))
     except Exception as error:

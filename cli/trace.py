@@ -13,6 +13,7 @@ from cli.tables import plain
 
 if TYPE_CHECKING:
     from shared.lives import Life
+    from shared.queue import WorkQueue
 
 LIVES = 5
 """How many lives are told unless one asks for more; the last ones are what one looks for at night."""
@@ -41,9 +42,9 @@ def trace(
     from shared.lives import Lives
 
     work_queue = open_queue(settings_of(redis_url=redis_url))
-    found = work_queue.records.find(term)
+    found = work_queue.records.find(_address(term))
     if not found:
-        typer.echo(f"nothing is known of {plain(term)!r}: give an EIP's name or UID, an address, or a job id", err=True)
+        typer.echo(_unknown(work_queue, _address(term)), err=True)
         raise typer.Exit(1)
     told = found[-(last or (len(found) if as_json else LIVES)) :]
     lives = [Lives(work_queue).of(work_id) for work_id in told]
@@ -54,6 +55,31 @@ def trace(
         typer.echo(f"{len(found) - len(told)} earlier lives are not shown: --last {len(found)}")
     for life in lives:
         _tell(life)
+
+
+def _address(term: str) -> str:
+    """An address as it is recorded, however it was written: also with a prefix length, as `ip` prints it."""
+    from ipaddress import ip_interface
+
+    try:
+        return str(ip_interface(term).ip)
+    except ValueError:
+        return term
+
+
+def _unknown(work_queue: WorkQueue, term: str) -> str:
+    """What to say where no work is about the term: mostly it is about what lives."""
+    from shared.inventory import Inventory
+
+    for eip in Inventory(work_queue, "", "").all().values():
+        if term in (eip.name, eip.uid, *eip.addresses):
+            state = "is terminating" if eip.terminating else "lives"
+            where = f"{', '.join(eip.addresses) or 'no address yet'} on {eip.gateway}"
+            return f"nothing was released: EIP {plain(eip.name)} ({plain(where)}) {state}"
+    return (
+        f"no release is known of {plain(term)!r}, as an EIP's name or UID, an address, or a job id. "
+        "What gateways carry: eip-reclaimer audit"
+    )
 
 
 def _tell(life: Life) -> None:
@@ -67,7 +93,11 @@ def _tell(life: Life) -> None:
         if "reason" in event:
             shown = {**event, "reason": "the same"} if event["reason"] == last_reason else event
             last_reason = event["reason"]
-        details = ", ".join(f"{name.replace('_', ' ')}: {_text(shown[name])}" for name in event if name not in told)
+        details = ", ".join(
+            f"{name.replace('_', ' ')}: {_text(shown[name])}"
+            for name in event
+            if name not in told and event[name] not in ([], {})
+        )
         typer.echo(plain(f"  {clock(event['at'])}  {event['event']:<16} {details}"))
     typer.echo(plain(f"  => {life.outcome or life.state}: {life.says}"))
 

@@ -55,7 +55,8 @@ def run(settings: Settings) -> None:
         )
     except (OSError, ValueError) as error:
         raise TransientError(
-            f"the dashboard cannot listen on {host}:{port}: {error}. Choose another with --host and --port."
+            f"the dashboard cannot listen on {host}:{port}: {str(error).rstrip('.')}. "
+            "Choose another with --host and --port."
         ) from None
     signal.signal(signal.SIGTERM, _end)
     may_act = settings.dashboard_password is not None

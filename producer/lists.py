@@ -81,7 +81,7 @@ class Lists:
         gap = bool(self._memory.eips) or self._inventory.checkpoint() is not None
         self._memory.commit([change for change in changes if change.uid not in doubted], version, gap=gap)
         self._settle(held - doubted)
-        log.info("listed", known=len(known), held_back=len(doubted), resource_version=version)
+        log.info("listed", known=len(self._memory.eips), held_back=len(doubted), resource_version=version)
         self._checked = time.monotonic() if doubted else float("-inf")
         return version
 

@@ -23,6 +23,7 @@ import random
 import socket
 import threading
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -151,12 +152,21 @@ class Producer:
                 log.error("cannot watch now, trying again", reason=str(error))
                 WATCH_RESTARTS.labels("api").inc()
                 self.trouble = (str(error), self.trouble[1] if self.trouble else time.monotonic())
+            self._tell_of_trouble()
             if time.monotonic() - began > LONGEST_PAUSE:
                 pause = SHORTEST_PAUSE
             stop.wait(pause * random.uniform(0.8, 1.2))  # noqa: S311 - jitter, not a secret
             pause = min(pause * 2, LONGEST_PAUSE)
         if self._backlog:
             self._commit_backlog()
+
+    def _tell_of_trouble(self) -> None:
+        """Leave word that this producer lives although it cannot follow the API, and why."""
+        self._inventory.trouble = self.trouble[0] if self.trouble else None
+        if self._started:
+            # What Redis says is told when it is followed again.
+            with suppress(RedisError, RedisWentBackError):
+                self._memory.commit([], None)
 
     def _follow_from_here(self, stop: threading.Event) -> None:
         if not self._started:
@@ -190,7 +200,7 @@ class Producer:
                 if batch is None:
                     return
                 if batch or time.monotonic() - began >= SETTLED_SECONDS:
-                    self.trouble = None
+                    self.trouble = self._inventory.trouble = None
                 self._take_in(batch)
                 self.freshness.expect_live()
                 if batch or self._backlog or time.monotonic() - verified >= HEARTBEAT_SECONDS:

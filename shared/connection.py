@@ -40,7 +40,7 @@ def connect(settings: Settings, patience: float = ANSWER_SECONDS) -> Redis:
         options = parse_url(settings.redis_url.get_secret_value())  # type: ignore[no-untyped-call]
     except ValueError as error:
         raise InvalidPayloadError(
-            f"EIP_RECLAIMER_REDIS_URL is not valid: {error}. Example: redis://user:password@redis:6379/0"
+            f"EIP_RECLAIMER_REDIS_URL is not valid: {_said(error)}. Example: redis://user:password@redis:6379/0"
         ) from None
     manners = {
         "socket_connect_timeout": min(CONNECT_SECONDS, patience),
@@ -58,16 +58,17 @@ def connect(settings: Settings, patience: float = ANSWER_SECONDS) -> Redis:
         redis.ping()
     except AuthenticationError as error:
         raise RedisUnavailableError(
-            f"the Redis server at {place} refuses the user or password: {error}. Check EIP_RECLAIMER_REDIS_URL."
+            f"the Redis server at {place} refuses the user or password: {_said(error)}. Check EIP_RECLAIMER_REDIS_URL."
         ) from None
     except MasterNotFoundError as error:
         raise RedisUnavailableError(
-            f"no Sentinel tells which server is the master at {place}: {error}. Check EIP_RECLAIMER_REDIS_SENTINELS, "
-            "EIP_RECLAIMER_REDIS_SENTINEL_MASTER and EIP_RECLAIMER_REDIS_SENTINEL_PASSWORD."
+            f"no Sentinel tells which server is the master at {place}: {_said(error)}. "
+            "Check EIP_RECLAIMER_REDIS_SENTINELS, EIP_RECLAIMER_REDIS_SENTINEL_MASTER and "
+            "EIP_RECLAIMER_REDIS_SENTINEL_PASSWORD."
         ) from None
     except RedisError as error:
         raise RedisUnavailableError(
-            f"no Redis server can be used at {place}: {error}. Start it, or correct EIP_RECLAIMER_REDIS_URL."
+            f"no Redis server can be used at {place}: {_said(error)}. Start it, or correct EIP_RECLAIMER_REDIS_URL."
         ) from None
     return redis
 
@@ -105,3 +106,8 @@ def _place(options: dict[str, Any], settings: Settings) -> str:
         sentinels = ", ".join(f"{host}:{port}" for host, port in settings.redis_sentinels)
         return f"{settings.redis_sentinel_master} (Sentinels {sentinels})"
     return str(options.get("path") or f"{options.get('host', 'localhost')}:{options.get('port', 6379)}")
+
+
+def _said(error: Exception) -> str:
+    """What a library said, to be followed by a sentence of ours."""
+    return str(error).rstrip(".")

@@ -48,8 +48,8 @@ class InvalidPayloadError(PermanentError):
     """A job, an object or a setting does not have the shape it must have."""
 
 
-class UnknownGatewayError(PermanentError):
-    """No gateway object has that name."""
+class UnknownNameError(PermanentError):
+    """Nothing of that name is there."""
 
 
 class DoubtfulListError(PermanentError):

@@ -64,6 +64,8 @@ class Inventory:
         """Who commits."""
         self.heard_at: float | None = None
         """When the API told this producer something last, seconds since the epoch; left with each commit."""
+        self.trouble: str | None = None
+        """Why this producer cannot follow the API, in words; left with each commit."""
         self._version: int | None = None
         """The position of the last commit."""
         self._at_step = at_step
@@ -302,6 +304,7 @@ class Inventory:
             "at": time.time(),
             "resource_version": resource_version or self._version,
             "heard_at": self.heard_at,
+            "trouble": self.trouble,
         }
         pipe.hset(self._keys.producers, self.producer, json.dumps(left))
         self._marks.add(mark)

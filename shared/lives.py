@@ -17,6 +17,12 @@ from shared.queue import describe
 if TYPE_CHECKING:
     from shared.queue import WorkQueue
 
+CONFIRMATION_MEANING: dict[str, str] = {
+    Outcome.ALREADY_ABSENT: "no EIP owns it any more",
+    Outcome.REASSIGNED: "the EIP has its address",
+    Outcome.RESTORED: "the EIP was without its address: put back, and seen there",
+}
+"""The same of a confirmation, which sees that an EIP has what a worker meant to take away."""
 UNKNOWN = "no outcome that the product writes"
 MEANING: dict[str, str] = {
     Outcome.RECLAIMED: "it was there, was deleted, and was seen gone",
@@ -88,7 +94,7 @@ class Lives:
             description = str(error)
         if work is not None:
             events = [{"at": work.seen_at, "event": "seen", "what": _seen(work)}, *events]
-        state, says = ("ended", MEANING.get(outcome, UNKNOWN)) if outcome else self._state(work_id, work, events)
+        state, says = ("ended", _meaning(work, outcome)) if outcome else self._state(work_id, work, events)
         return Life(
             id=work_id,
             description=describe(work) if work else description,
@@ -145,6 +151,11 @@ class Lives:
         except NoFailedJobError as error:
             return str(error)
         return f"once its cause is mended: eip-reclaimer failed replay {work_id}"
+
+
+def _meaning(work: Work | None, outcome: str) -> str:
+    of_its_own = CONFIRMATION_MEANING if work is not None and work.kind == "confirmation" else {}
+    return {**MEANING, **of_its_own}.get(outcome, UNKNOWN)
 
 
 def _checked(event: Any) -> dict[str, Any]:

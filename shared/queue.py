@@ -113,4 +113,4 @@ def describe(work: Work) -> str:
         case "confirmation":
             return f"confirm {', '.join(map(str, work.addresses))} on {work.gateway} ({whose})"
         case "audit":
-            return f"audit {work.gateway} ({whose}, {work.reason})"
+            return f"audit {work.gateway} ({f'{whose}, ' if work.eip else ''}{work.reason})"

@@ -72,6 +72,8 @@ class ProducerStatus:
     """The position of that commit; None before its first list."""
     heard_at: float | None
     """When the API told it something last; None when it has not yet."""
+    trouble: str | None
+    """Why it cannot follow the API, in words; None where it can."""
     alive: bool
 
 
@@ -164,6 +166,8 @@ def needs_of(
     served = {name for worker in workers if worker.alive for name in worker.queues}
     if not living:
         yield Need("no producer lives: what is released now is not seen before one does", "eip-reclaimer producer")
+    elif all(producer.trouble for producer in living):
+        yield Need(f"no producer can follow the Kubernetes API: {living[0].trouble}", "look at the API server")
     elif all(now - (producer.heard_at or producer.committed_at) > API_SILENT_SECONDS for producer in living):
         yield Need("no producer hears anything from the Kubernetes API", "look at the producers' logs and the API")
     if not served:
@@ -174,14 +178,24 @@ def needs_of(
             yield Need(waiting, "start one there with the netlink driver")
     if brake is not None:
         yield Need(f"the brake holds back {brake.held} releases: {brake.reason}", "eip-reclaimer brake show")
-    found = Counter[str]()
-    for audit in audits:
-        found.update(audit.findings)
-    leaked = found[Kind.LEAKED] + found[Kind.DOUBLED]
-    if leaked:
-        yield Need(f"by the last audits gateways answer for {leaked} addresses of nobody", "eip-reclaimer audit")
-    if found[Kind.MISSING]:
-        yield Need(f"by the last audits gateways lack {found[Kind.MISSING]} addresses of EIPs", "eip-reclaimer audit")
+    yield from _needs_of_audits(audits)
     failed = sum(group.count for group in failures)
     if failed:
         yield Need(f"{failed} failed jobs wait for a person", "eip-reclaimer failed list")
+
+
+def _needs_of_audits(audits: Iterable[AuditStatus]) -> Iterable[Need]:
+    found = Counter[str]()
+    hindered = 0
+    for audit in audits:
+        found.update(audit.findings)
+        hindered += audit.hindrance is not None
+    told = (
+        (found[Kind.LEAKED] + found[Kind.DOUBLED], "addresses on gateways that nobody owns"),
+        (found[Kind.MISSING], "addresses of EIPs that their gateway lacks"),
+        (found[Kind.STUCK], "EIPs that are stuck"),
+        (hindered, "gateways that could not be looked at"),
+    )
+    for count, what in told:
+        if count:
+            yield Need(f"{what}, by the last audits: {count}", "eip-reclaimer audit")

@@ -35,8 +35,9 @@ if TYPE_CHECKING:
     from shared.queue import WorkQueue
     from shared.settings import Settings
 
-PRODUCER_LATE_SECONDS = 15.0
-"""A producer that lives commits every two seconds, seen or unseen, as long as Redis takes it."""
+PRODUCER_LATE_SECONDS = 45.0
+"""A producer that lives commits every two seconds, be it nothing; one that waits for an API that does not answer, after
+each try."""
 IDLE_WORKER_LATE_SECONDS = 15.0
 """A worker that waits for a job says every second that it lives."""
 BUSY_WORKER_GRACE_SECONDS = 15.0
@@ -161,6 +162,7 @@ class StatusReader:
                     committed_at=mark["at"],
                     resource_version=mark.get("resource_version"),
                     heard_at=mark.get("heard_at"),
+                    trouble=mark.get("trouble"),
                     alive=now - mark["at"] < PRODUCER_LATE_SECONDS,
                 )
             )

@@ -60,7 +60,7 @@ def test_a_gateway_without_pods_is_tried_with_growing_pauses_and_fails_with_a_re
     cluster.set_ready(GATEWAY, ready=False)
     reason = failed(product)
     assert reason.startswith(f"gateway {GATEWAY} exists, but no pod of it runs in kube-system (label app=vpc-nat-gw-")
-    assert reason.endswith("Then requeue this job if it has failed.")
+    assert reason.endswith(f"Then: eip-reclaimer failed replay --all --gateway {GATEWAY}")
     (work_id,) = product.records.find("eip")
     tries = [event for event in product.records.events(work_id) if event["event"].startswith("failed")]
     assert [event.get("attempt", event.get("attempts")) for event in tries] == [1, 2, 3, 4, 5]

@@ -133,7 +133,7 @@ class Places:
             raise NoActivePodError(
                 f"gateway {gateway.name} exists, but no pod of it runs in {', '.join(searched)} (label app={app}). "
                 "Bring the gateway's pod up; if its pods live elsewhere, set EIP_RECLAIMER_GATEWAY_NAMESPACE or "
-                "EIP_RECLAIMER_GATEWAY_POD_PREFIX. Then requeue this job if it has failed."
+                f"EIP_RECLAIMER_GATEWAY_POD_PREFIX. Then: eip-reclaimer failed replay --all --gateway {gateway.name}"
             )
         return [Pod(self._place(pod), self._base_addresses(pod, providers)) for pod in pods]
 

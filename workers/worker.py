@@ -17,7 +17,7 @@ from redis.client import Pipeline
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
-from rq import Queue
+from rq import Queue, worker_registration
 from rq.exceptions import DequeueTimeout
 from rq.executions import Execution
 from rq.job import Job, Retry
@@ -275,6 +275,7 @@ class ReclaimWorker(SimpleWorker):
     def run_maintenance_tasks(self) -> None:
         """Get jobs going again whose worker died; tidy RQ's registries."""
         self._maintained = time.monotonic()
+        self._see_that_known()
         for job in self._recovery.take_abandoned():
             TAKEOVERS.inc()
             log.warning("job taken from a dead worker", work=job.id, worker=job.worker_name)
@@ -292,6 +293,16 @@ class ReclaimWorker(SimpleWorker):
     def cluster_uid(self) -> str:
         """UID of the cluster whose jobs it does."""
         return self._reclaimer.cluster_uid
+
+    def _see_that_known(self) -> None:
+        """Register again with a Redis that came back without us: jobs go only to nodes where a worker is known."""
+        if self.connection.sismember(self.redis_workers_keys, self.key):
+            return
+        log.warning("redis no longer knew this worker, registered again", worker=self.name)
+        with self.connection.pipeline() as pipe:
+            pipe.hset(self.key, mapping=self.serialize())
+            worker_registration.register(self, pipe)
+            pipe.execute()
 
     def _do(self, work: Work, job: ReclaimJob) -> str | Again:
         bind_contextvars(**named(work))

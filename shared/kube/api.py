@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kubernetes import client, config
@@ -220,18 +222,27 @@ def _client(settings: Settings) -> client.ApiClient:
                 context=settings.kube_context,
                 client_configuration=configuration,
             )
+        elif _usual_kubeconfig():
+            config.load_kube_config(client_configuration=configuration)
         else:
-            config.load_config(client_configuration=configuration)
+            config.load_incluster_config(client_configuration=configuration)
     except (config.ConfigException, YAMLError, OSError, ValueError, KeyError, TypeError) as error:
         # A parser's complaint has several lines.
-        reason = " ".join(str(error).split())
+        reason = " ".join(str(error).split()).rstrip(".")
+        where = f" in {settings.kubeconfig}" if settings.kubeconfig else ""
         raise ApiUnavailableError(
-            f"no usable access to a Kubernetes API: {reason}. Set EIP_RECLAIMER_KUBECONFIG to a kubeconfig file, "
-            "or run in a pod with a ServiceAccount."
+            f"no usable access to a Kubernetes API{where}: {reason}. "
+            "Set EIP_RECLAIMER_KUBECONFIG to a kubeconfig file, or run in a pod with a ServiceAccount."
         ) from error
     # Retries are decided by whoever asks, who knows what may be repeated.
     configuration.retries = False
     return client.ApiClient(configuration)
+
+
+def _usual_kubeconfig() -> bool:
+    """Whether there is a kubeconfig where `kubectl` looks for one."""
+    places = os.environ.get("KUBECONFIG") or str(Path.home() / ".kube" / "config")
+    return any(Path(place).expanduser().is_file() for place in places.split(os.pathsep) if place)
 
 
 def _event(path: str, line: bytes) -> Object:

@@ -60,7 +60,7 @@ def test_exit_0_where_nothing_is_wrong_and_1_where_something_is(
 ) -> None:
     clean = audit("--driver", driver)
     assert clean.returncode == 0, clean.stderr
-    assert clean.stdout == "1 of 1 gateways audited, 2 addresses: 1 protected\n"
+    assert clean.stdout == "1 of 1 gateways audited, 2 addresses: 1 protected (--all shows what is protected)\n"
     leak(cluster)
     found = audit("--driver", driver)
     assert found.returncode == 1
@@ -108,7 +108,10 @@ def test_exit_3_while_an_eip_has_no_address(audit: Audit, cluster: SandboxCluste
 
 def test_only_addresses_of_a_subnet(audit: Audit, cluster: SandboxCluster) -> None:
     leak(cluster)
-    assert audit("--subnet", "another").returncode == 0
+    cluster.add_subnet("another", "10.2.0.0/24", "10.2.0.254")
+    unknown = audit("--subnet", "another")
+    assert unknown.returncode == 2
+    assert "there is no external subnet 'another'; there are ovn-vpc-external-network" in unknown.stderr
     assert audit("--subnet", "ovn-vpc-external-network").returncode == 1
 
 
@@ -136,7 +139,7 @@ def test_without_redis(audit: Audit, cluster: SandboxCluster) -> None:
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (("--gateway", "nope"), "there is no VpcNatGateway nope; there are"),
+        (("--gateway", "nope"), "there is no VpcNatGateway 'nope'; there are"),
         (("--apply", "--without-redis"), "needs Redis"),
     ],
 )

@@ -60,7 +60,7 @@ def test_a_redis_that_is_not_there(run: Callable[..., subprocess.CompletedProces
 
 
 def test_a_redis_that_goes_away_meanwhile(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    def gone() -> None:
+    def gone(**_: object) -> None:
         raise RedisConnectionError("Connection closed by server.")
 
     monkeypatch.setattr(main, "app", gone)
@@ -169,7 +169,7 @@ def test_another_clusters_redis(
 def test_what_nothing_is_known_of(run: Callable[..., subprocess.CompletedProcess[str]]) -> None:
     done = run("trace", "no-such-eip")
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.startswith("nothing is known of 'no-such-eip': give an EIP's name or UID")
+    assert done.stderr.startswith("no release is known of 'no-such-eip', as an EIP's name or UID")
 
 
 @pytest.mark.parametrize("arguments", [("no-such-command",), ("trace",), ("worker", "--driver"), ("brake", "off")])

@@ -19,6 +19,7 @@ from rq import SimpleWorker
 from sandbox.cluster import SandboxCluster
 from shared.kube.api import KubeApi
 from shared.models import parse_work
+from shared.queue import WorkQueue
 from shared.settings import Settings
 from tests.cli.conftest import RunCommand
 from tests.conftest import GATEWAY, Product, StartWorker, release, start_held_worker
@@ -397,3 +398,22 @@ def test_of_many_lives_the_last_ones_are_told_and_how_many_more_there_are(
     assert [life["id"] for life in lives(run, ADDRESS)] == [f"release-{n}" for n in range(8)]
     told = run("trace", ADDRESS, "--last", "1", "--json")
     assert list(json.loads(told.stdout)) == ["release-7"]
+
+
+def test_an_eip_that_lives_is_told_as_living(
+    make_product: MakeProduct, cluster: SandboxCluster, run: RunCommand
+) -> None:
+    product = make_product()
+    cluster.add_gateway(GATEWAY)
+    cluster.create_eip("living", GATEWAY, "10.1.69.206")
+    product.start_producer()
+    for term in ("living", "10.1.69.206", "10.1.69.206/24"):
+        done = run("trace", term)
+        assert done.returncode == 1
+        assert done.stderr == f"nothing was released: EIP living (10.1.69.206 on {GATEWAY}) lives\n"
+    assert "eip-reclaimer audit" in run("trace", "10.1.69.99").stderr
+
+
+def test_an_address_is_found_as_ip_prints_it(work_queue: WorkQueue, run: RunCommand) -> None:
+    work_queue.publish_now([parse_work(payload())], "published")
+    assert "release-u1" in run("trace", "10.1.69.205/24").stdout

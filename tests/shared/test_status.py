@@ -193,6 +193,19 @@ def test_the_last_audit_of_each_gateway(reader: StatusReader, work_queue: WorkQu
     assert (second.gateway, second.findings, second.hindrance) == ("gw0", {}, "no pod")
     told = [need.what for need in reader.read().needs if need.do == "eip-reclaimer audit"]
     assert told == [
-        "by the last audits gateways answer for 2 addresses of nobody",
-        "by the last audits gateways lack 1 addresses of EIPs",
+        "addresses on gateways that nobody owns, by the last audits: 2",
+        "addresses of EIPs that their gateway lacks, by the last audits: 1",
+        "gateways that could not be looked at, by the last audits: 1",
     ]
+
+
+def test_a_producer_that_cannot_follow_the_api_lives_and_says_why(reader: StatusReader, work_queue: WorkQueue) -> None:
+    live(work_queue)
+    inventory = produce(work_queue)
+    inventory.trouble = "the API cannot be reached"
+    inventory.commit([], None)
+    (need,) = reader.read().needs
+    assert need.what == "no producer can follow the Kubernetes API: the API cannot be reached"
+    inventory.trouble = None
+    inventory.commit([], None)
+    assert reader.read().needs == ()

@@ -72,7 +72,7 @@ class GatewayAudits:
         why = f"the gateway cannot be audited while {', '.join(eip.name for eip in waiting)} has no address yet"
         if not self._are_stuck(waiting):
             return NotNowError(why, self._settings.audit_pause)
-        return TransientError(f"{why}. If that EIP never gets one, delete it; then requeue this job.")
+        return TransientError(f"{why}. If that EIP never gets one, delete it, then replay this job.")
 
     def _are_stuck(self, waiting: Iterable[EIP]) -> bool:
         return any(time.time() - eip.created > self._settings.stuck_after for eip in waiting)

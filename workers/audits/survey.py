@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 
-from shared.errors import PermanentError, TransientError, UnknownGatewayError
+from shared.errors import PermanentError, TransientError, UnknownNameError
 from shared.kube.api import EIPS, KubeApi
 from shared.kube.objects import NatGateway, Subnet
 from shared.queue import WorkQueue
@@ -65,18 +65,20 @@ class Survey:
         # Sockets in namespaces belong to the thread that opened them; they are quick enough for one.
         self._at_once = AT_ONCE if driver.name == "exec" else 1
 
-    def run(self, gateways: Collection[str], by: str) -> list[GatewayReport]:
+    def run(self, gateways: Collection[str], subnets: Collection[str], by: str) -> list[GatewayReport]:
         """Audit gateways; a report of each, by its name.
 
         Args:
             gateways: their names; none for every gateway.
+            subnets: external subnets whose addresses are told; none for all.
             by: who audits, for the report.
 
         Raises:
             TransientError: the API does not answer, or refuses.
-            UnknownGatewayError: there is no gateway of that name.
+            UnknownNameError: there is no gateway, or none with an external subnet, of that name.
         """
         sites = self._locate(gateways)
+        _expect_known("external subnet", subnets, {subnet.name for site in sites for subnet in site.subnets})
         todo = [site for site in sites if site.hindrance is None]
         give_up = time.monotonic() + self._settings.hold_limit
         while todo:
@@ -87,19 +89,15 @@ class Survey:
             time.sleep(self._settings.audit_pause)
         reports = [self._report(site, by) for site in sites]
         if self._work_queue is None:
-            return with_doubles(reports)
+            return [_of_subnets(report, subnets) for report in with_doubles(reports)]
         # Also those of other gateways tell what is doubled.
         kept = self._work_queue.reports
         kept.keep(reports) if gateways else kept.keep_only(reports)
-        return [report for report in kept.all() if not gateways or report.gateway in gateways]
+        return [_of_subnets(report, subnets) for report in kept.all() if not gateways or report.gateway in gateways]
 
     def _locate(self, names: Collection[str]) -> list[Site]:
         known = {gateway.name: gateway for gateway in self._places.gateways()}
-        unknown = sorted(set(names) - set(known))
-        if unknown:
-            raise UnknownGatewayError(
-                f"there is no VpcNatGateway {', '.join(unknown)}; there are {', '.join(sorted(known)) or 'none'}"
-            )
+        _expect_known("VpcNatGateway", names, known)
         sites = [Site(gateway) for name, gateway in sorted(known.items()) if not names or name in names]
         ownership = self._ownership()
         for site in sites:
@@ -184,3 +182,20 @@ class Survey:
             carried=site.comparison.carried,
             findings=tuple(found),
         )
+
+
+def _expect_known(what: str, names: Collection[str], known: Collection[str]) -> None:
+    unknown = ", ".join(repr(name) for name in sorted(set(names) - set(known)))
+    if unknown:
+        raise UnknownNameError(f"there is no {what} {unknown}; there are {', '.join(sorted(known)) or 'none'}")
+
+
+def _of_subnets(report: GatewayReport, subnets: Collection[str]) -> GatewayReport:
+    """What a report tells of these external subnets, and of EIPs without address."""
+    if not subnets:
+        return report
+    return replace(
+        report,
+        carried=tuple(each for each in report.carried if each.subnet in subnets),
+        findings=tuple(each for each in report.findings if each.subnet is None or each.subnet in subnets),
+    )

@@ -82,7 +82,7 @@ class ExecGateway:
         if final != "done":
             raise GatewayUnreachableError(
                 f"pod {self._pod.namespace}/{self._pod.name} says {final[:500]!r}: the container must be privileged "
-                "(as Kube-OVN makes it) and have iproute2 5.2 or newer; the job is retried"
+                "(as Kube-OVN makes it) and have iproute2 5.2 or newer"
             )
         return lines
 

@@ -202,14 +202,14 @@ class NetlinkGateway:
             hint = (
                 ": the worker needs CAP_NET_ADMIN there"
                 if error.code in (errno.EPERM, errno.EACCES)
-                else ": what is there now is looked at again when the job is retried"
+                else ": the next try looks at what is there now"
             )
             raise GatewayUnreachableError(
                 f"the kernel refused to {action} pod {self._pod.name}: {error}{hint}"
             ) from error
         except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
             raise GatewayUnreachableError(
-                f"could not {action} pod {self._pod.name} over netlink: {error!r}; the job is retried on a new socket"
+                f"could not {action} pod {self._pod.name} over netlink: {error!r}; the next try is on a new socket"
             ) from error
 
 

@@ -95,8 +95,7 @@ class PodExec:
         except websocket.WebSocketTimeoutException as error:
             self.close()  # the answer may still come, and is not to be taken for that to the next question
             raise GatewayUnreachableError(
-                f"pod {self._where} did not answer within {self._timeout:g} s: its node may be overloaded or cut off; "
-                "the job is retried"
+                f"pod {self._where} did not answer within {self._timeout:g} s: its node may be overloaded or cut off"
             ) from error
         except (websocket.WebSocketException, OSError) as error:
             raise self._broken(error) from error
@@ -119,8 +118,7 @@ class PodExec:
 
     def _broken(self, error: Exception) -> GatewayUnreachableError:
         return GatewayUnreachableError(
-            f"the connection to pod {self._where} broke ({error}): "
-            "what was done is looked at again when the job is retried"
+            f"the connection to pod {self._where} broke ({error}): the next try looks at what was done"
         )
 
     def _ended(self) -> GatewayUnreachableError:
@@ -135,7 +133,7 @@ class PodExec:
         hint = (
             ": the container needs bash and iproute2, as Kube-OVN's gateway image has them"
             if "not found" in reason or "no such file" in reason.lower()
-            else ": the pod may have been restarted; the job is retried"
+            else ": the pod may have been restarted"
         )
         return GatewayUnreachableError(f"the command in pod {self._where} ended ({reason[:500]}){hint}")
 
@@ -205,9 +203,9 @@ def _refusal(error: websocket.WebSocketBadStatusException, pod: GatewayPod) -> s
         case 403:
             advice = f"grant `get` and `create` on `pods/exec` in namespace {pod.namespace} to the worker's account"
         case 404:
-            advice = "the pod is gone; the retry looks for the gateway's next one"
+            advice = "the pod is gone; the next try looks for the gateway's next one"
         case 400:
             advice = f"has the pod a running container {pod.container!r}?"
         case _:
-            advice = "the Kubernetes API or the pod's kubelet is in trouble; the job is retried"
+            advice = "the Kubernetes API or the pod's kubelet is in trouble"
     return f"exec into pod {where} was refused with HTTP {error.status_code} ({said or 'no message'}): {advice}"
