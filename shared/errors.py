@@ -48,14 +48,6 @@ class InvalidPayloadError(PermanentError):
     """A job, an object or a setting does not have the shape it must have."""
 
 
-class UnknownNameError(PermanentError):
-    """Nothing of that name is there."""
-
-
-class DoubtfulListError(PermanentError):
-    """What the API lists cannot be right, or nothing is known that it could be compared with."""
-
-
 class ProtectedAddressError(PermanentError):
     """The address is the gateway's own, or the subnet's; it is never taken away."""
 
@@ -66,3 +58,11 @@ class MalformedObjectError(ReclaimerError):
 
 class WrongClusterError(ReclaimerError):
     """The Redis data belongs to another Kubernetes cluster."""
+
+
+class UnknownNameError(ReclaimerError):
+    """Nothing of that name is there."""
+
+
+class DoubtfulListError(ReclaimerError):
+    """What the API lists cannot be right, or nothing is known that it could be compared with."""
