@@ -12,7 +12,9 @@ from producer.producer import Producer
 from sandbox import objects
 from sandbox.cluster import SandboxCluster
 from shared.errors import WrongClusterError
+from shared.kube.api import EIPS
 from shared.models import Release
+from shared.status_reader import StatusReader
 from tests.conftest import GATEWAY, Product
 from tests.waiting import eventually
 
@@ -165,3 +167,15 @@ def test_an_api_that_is_another_clusters_by_now_ends_the_producer(product: Produ
     with pytest.raises(WrongClusterError, match="that of another cluster by now"):
         producer.run(threading.Event())
     assert known(product) == {"eip"}
+
+
+def test_a_producer_that_cannot_follow_the_api_says_so_and_why(product: Product, cluster: SandboxCluster) -> None:
+    reader = StatusReader(product.work_queue, product.settings)
+    product.start_producer()
+    cluster.server.faults.answer(503, prefix=EIPS, verbs=("list", "watch"))
+    cluster.background.call(cluster.server.cut_watches())
+    (producer,) = eventually(lambda: [each for each in reader.read().producers if each.trouble], "a word of it")
+    assert "503" in str(producer.trouble)
+    assert producer.alive
+    cluster.server.faults.clear()
+    eventually(lambda: reader.read().producers[0].trouble is None, "the end of it")
