@@ -10,6 +10,7 @@ import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from producer.producer import TROUBLE_SECONDS
 from shared.endpoint import Pulse, Report
 
 if TYPE_CHECKING:
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
     from producer.producer import Producer
     from shared.settings import Settings
 
-PATIENCE_SECONDS = 3.0
-"""A watch that breaks off and is resumed within that time is worth no word."""
 BUSY_SECONDS = 20.0
 """A loop that has not moved for so long waits for somebody who does not answer."""
 WEDGED_SECONDS = 900.0
@@ -57,7 +56,7 @@ class ProducerHealth:
             brake = self._gauges.brake()
             details["brake"] = asdict(brake) if brake else None
         trouble = producer.trouble
-        if trouble is not None and time.monotonic() - trouble[1] > PATIENCE_SECONDS:
+        if trouble is not None and time.monotonic() - trouble[1] > TROUBLE_SECONDS:
             problems.append(f"it cannot follow the API: {trouble[0]}")
         if producer.freshness.problem is not None:
             problems.append(producer.freshness.problem)

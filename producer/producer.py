@@ -52,6 +52,8 @@ log = get_logger(__name__)
 
 HEARTBEAT_SECONDS = 2.0
 """How often Redis is asked whether it still knows us, and how late a commit is once Redis answers again."""
+TROUBLE_SECONDS = 3.0
+"""A watch that breaks off and is resumed within that time is worth no word."""
 SHORTEST_PAUSE = 0.5
 SETTLED_SECONDS = 2.0
 """A watch that has lived so long, or told something, is taken to go well."""
@@ -162,7 +164,8 @@ class Producer:
 
     def _tell_of_trouble(self) -> None:
         """Leave word that this producer lives although it cannot follow the API, and why."""
-        self._inventory.trouble = self.trouble[0] if self.trouble else None
+        lasts = self.trouble is not None and time.monotonic() - self.trouble[1] > TROUBLE_SECONDS
+        self._inventory.trouble = self.trouble[0] if self.trouble and lasts else None
         if self._started:
             # What Redis says is told when it is followed again.
             with suppress(RedisError, RedisWentBackError):
