@@ -82,7 +82,8 @@ def test_a_record_that_cannot_be_read_still_has_a_life(lives: Lives, work_queue:
     published(work_queue, "release-1")
     work_queue.redis.hset(work_queue.keys.record("release-1"), "payload", "odd")
     life = lives.of("release-1")
-    assert (life.work, life.description, life.state) == (None, "", "queued")
+    assert (life.work, life.state) == (None, "queued")
+    assert life.description.startswith("payload rejected: ")
 
 
 def test_there_are_words_for_all_outcomes_and_reasons() -> None:
