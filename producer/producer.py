@@ -178,9 +178,11 @@ class Producer:
             self._recover_from_older_redis()
         if self._position is None:
             self._position = self._lists.take()
-        elif self._api.version_of(EIPS) < self._position:
-            # A watch from the future would tell nothing until the history gets there again.
-            raise HistoryGoneError("the API's history ends before what was seen of it")
+        else:
+            self._inventory.expect_cluster(self._api.cluster_uid())
+            if self._api.version_of(EIPS) < self._position:
+                # A watch from the future would tell nothing until the history gets there again.
+                raise HistoryGoneError("the API's history ends before what was seen of it")
         self._inventory.heard_at = time.time()
         self._follow(stop)
 

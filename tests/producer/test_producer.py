@@ -158,12 +158,16 @@ def test_an_eip_that_can_no_longer_be_read_is_still_there_and_released_when_it_g
     assert product.finish("eip") == ["reclaimed"]
 
 
-def test_an_api_that_is_another_clusters_by_now_ends_the_producer(product: Product, cluster: SandboxCluster) -> None:
+@pytest.mark.parametrize("compacted", [True, False], ids=["listing again", "resuming the watch"])
+def test_an_api_that_is_another_clusters_by_now_ends_the_producer(
+    product: Product, cluster: SandboxCluster, compacted: bool
+) -> None:
     cluster.create_eip("eip", GATEWAY, "10.1.69.205")
     product.start_producer()()
     producer = Producer(product.api, product.inventory(), product.brake, product.settings)
     cluster.background.call(cluster.server.set_cluster_uid())
-    cluster.compact_history()
+    if compacted:
+        cluster.compact_history()
     with pytest.raises(WrongClusterError, match="that of another cluster by now"):
         producer.run(threading.Event())
     assert known(product) == {"eip"}
