@@ -107,6 +107,7 @@ class Lists:
     def _list(self) -> tuple[dict[str, EIP], list[Change], int]:
         """The EIPs known before a list, what changed since as it has it, and its resourceVersion."""
         items, version = self._api.list_objects(EIPS)
+        self._inventory.heard_at = time.time()
         LISTS.inc()
         self._inventory.expect_cluster(self._api.cluster_uid())
         checkpoint = self._inventory.checkpoint()

@@ -59,7 +59,7 @@ def test_a_pod_that_is_gone(driver: ExecDriver) -> None:
     said = read(driver, NOWHERE)
     assert "HTTP 404" in said
     assert 'pods "vpc-nat-gw-gone-0" not found' in said
-    assert "the retry looks for the gateway's next one" in said
+    assert "the next try looks for the gateway's next one" in said
 
 
 def test_a_container_that_is_not_in_the_pod(driver: ExecDriver, pod: GatewayPod) -> None:
