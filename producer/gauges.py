@@ -35,13 +35,13 @@ from shared.reports import Kind
 from shared.status_reader import StatusReader
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from prometheus_client.core import GaugeMetricFamily
 
     from shared.metrics import FromRedis
     from shared.settings import Settings
-    from shared.status import QueueStatus
+    from shared.status import AuditStatus, QueueStatus
 
 PATIENCE = 1.5
 """Seconds that one answer of Redis may take here."""
@@ -84,16 +84,17 @@ class RedisGauges(Collector):
         return self._queue
 
     def _families(self, work_queue: WorkQueue) -> list[GaugeMetricFamily]:
+        status = StatusReader(work_queue, self._settings)
         brake = Brake(work_queue, self._settings).state()
         pending = self._pending(work_queue)
         now = time.time()
         return [
-            _by_label(QUEUE_JOBS, _jobs(StatusReader(work_queue, self._settings).queues())),
+            _by_label(QUEUE_JOBS, _jobs(status.queues())),
             _gauge(PENDING, len(pending)),
             _gauge(OLDEST_PENDING, max((now - since for since in pending.values()), default=0.0)),
             _gauge(BRAKE_ENGAGED, float(brake is not None)),
             _gauge(BRAKE_HELD, brake.held if brake else 0),
-            *_audits(work_queue, now),
+            *_audits(status.audits(), now),
         ]
 
     def _pending(self, work_queue: WorkQueue) -> dict[str, float]:
@@ -129,14 +130,15 @@ def _jobs(queues: Iterable[QueueStatus]) -> dict[str, float]:
     return {state: counts[state] for state in ("queued", "started", "scheduled", "failed")}
 
 
-def _audits(work_queue: WorkQueue, now: float) -> list[GaugeMetricFamily]:
-    reports = work_queue.reports.all()
-    found = Counter(str(finding.kind) for report in reports for finding in report.findings)
+def _audits(audits: Sequence[AuditStatus], now: float) -> list[GaugeMetricFamily]:
+    found: Counter[str] = Counter()
+    for audit in audits:
+        found.update(audit.findings)
     return [
         _by_label(AUDIT_FINDINGS, {str(kind): found[str(kind)] for kind in Kind}),
-        _gauge(AUDITED_GATEWAYS, len(reports)),
-        _gauge(HINDERED_GATEWAYS, sum(report.hindrance is not None for report in reports)),
-        _gauge(OLDEST_AUDIT, max((now - report.at for report in reports), default=0.0)),
+        _gauge(AUDITED_GATEWAYS, len(audits)),
+        _gauge(HINDERED_GATEWAYS, sum(audit.hindrance is not None for audit in audits)),
+        _gauge(OLDEST_AUDIT, max((now - audit.at for audit in audits), default=0.0)),
     ]
 
 

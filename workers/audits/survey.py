@@ -16,7 +16,7 @@ from shared.errors import PermanentError, TransientError, UnknownNameError
 from shared.kube.api import EIPS, KubeApi
 from shared.kube.objects import NatGateway, Subnet
 from shared.queue import WorkQueue
-from shared.reports import GatewayReport, with_doubles
+from shared.reports import Finding, GatewayReport, with_doubles
 from shared.settings import Settings
 from workers.audits.comparison import Comparison, Expected, Suspicion, compare, findings, stuck
 from workers.audits.revived import revived
@@ -87,7 +87,10 @@ class Survey:
             if not todo or time.monotonic() > give_up:
                 break
             time.sleep(self._settings.audit_pause)
-        reports = [self._report(site, by) for site in sites]
+        came_back: dict[str, list[Finding]] = {}
+        for finding in self._came_back(sites):
+            came_back.setdefault(finding.gateway, []).append(finding)
+        reports = [self._report(site, by, came_back.get(site.gateway.name, [])) for site in sites]
         if self._work_queue is None:
             return [_of_subnets(report, subnets) for report in with_doubles(reports)]
         # Also those of other gateways tell what is doubled.
@@ -168,10 +171,15 @@ class Survey:
     def _reaches(self, pod: Pod) -> bool:
         return self._driver.name != "netlink" or self._settings.node_name in (None, pod.place.node)
 
-    def _report(self, site: Site, by: str) -> GatewayReport:
+    def _came_back(self, sites: list[Site]) -> list[Finding]:
+        """What is known of EIPs that came back, asked for at once."""
+        if self._work_queue is None:
+            return []
+        return revived(self._work_queue.records, [eip for site in sites for eip in site.owners.eips.values()])
+
+    def _report(self, site: Site, by: str, came_back: list[Finding]) -> GatewayReport:
         name, eips = site.gateway.name, site.owners.eips.values()
         report = GatewayReport(gateway=name, at=site.suspicion.at or time.time(), by=by, hindrance=site.hindrance)
-        came_back = revived(self._work_queue.records, eips) if self._work_queue is not None else []
         if site.comparison is None:
             return replace(report, findings=(*stuck(name, eips, report.at, self._settings), *came_back))
         found = findings(name, site.comparison, site.suspicion, site.owners, self._settings) + came_back
