@@ -121,7 +121,9 @@ def product(make_product: Callable[..., Product], cluster: SandboxCluster) -> Pr
     return product
 
 
-def publish(product: Product, reason: Literal["periodic", "requested"] = "requested", *, apply: bool = True) -> str:
+def publish(
+    product: Product, reason: Literal["periodic", "requested", "deleted"] = "requested", *, apply: bool = True
+) -> str:
     audit = Audit(
         id=f"audit-{reason}-{int(apply)}",
         cluster=product.api.cluster_uid(),
@@ -159,6 +161,21 @@ def test_an_audit_that_applies_releases_what_it_found(product: Product, cluster:
     assert product.finish(LEAKED) == ["reclaimed"]
     assert LEAKED not in cluster.addresses(GATEWAY)
     assert KEPT in cluster.addresses(GATEWAY)
+
+
+@pytest.mark.kernel
+@pytest.mark.server
+def test_an_audit_tells_of_every_leak_it_released_also_of_what_is_gone_by_its_last_look(
+    product: Product, cluster: SandboxCluster
+) -> None:
+    product.settings = load_settings(**{**product.settings.model_dump(), "look_again_after": (0.2, 6)})
+    audit = publish(product, "deleted")
+    assert product.finish(LEAKED) == ["reclaimed"]
+    assert product.records.outcome(audit) is None, "the last look is still to come"
+    assert product.finish(audit) == ["audited"]
+    outcome = product.records.events(audit)[-1]
+    assert outcome["leaked"] == [LEAKED]
+    assert LEAKED not in cluster.addresses(GATEWAY)
 
 
 @pytest.mark.kernel

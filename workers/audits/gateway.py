@@ -55,7 +55,9 @@ class GatewayAudits:
         if waiting and (work.apply or not self._are_stuck(waiting)):
             return self._hindered(waiting)
         leaks = [finding for finding in found if finding.kind is Kind.LEAKED]
+        leaked = [leak.address for leak in leaks if leak.address is not None]
         if work.apply:
+            leaked = self._with_earlier(work, leaked)
             releases = [release_of(leak, work.cluster, eip=work.eip, namespace=work.namespace) for leak in leaks]
             publish(self._work_queue, releases, work.id)
         if suspicion.needs_another_look(self._settings.audit_pause):
@@ -63,9 +65,18 @@ class GatewayAudits:
         return self._looks.concluded(
             work,
             Outcome.AUDITED,
-            leaked=[leak.address for leak in leaks],
+            leaked=leaked,
             reported={f.address or f.eip: f"{f.kind.value}: {f.why}" for f in found if f.kind is not Kind.LEAKED},
         )
+
+    def _with_earlier(self, work: Audit, leaked: list[str]) -> list[str]:
+        """What this audit releases, at this look and at those before: that may be gone by the last of them."""
+        stored = self._work_queue.records.fields(work.id).get("leaked")
+        earlier: list[str] = json.loads(stored) if stored else []
+        together = list(dict.fromkeys([*earlier, *leaked]))
+        if together != earlier:
+            self._work_queue.records.note(work.id, leaked=json.dumps(together))
+        return together
 
     def _hindered(self, waiting: Sequence[EIP]) -> Answer:
         """Any address nobody owns may be that of an EIP without one, which mostly gets it soon."""
