@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSIDE := $(BIN)/python -m sandbox.privileges --
 
-.PHONY: demo test chaos soak recovery bench-audit screenshots lint types format lock clean
+.PHONY: demo test chaos soak recovery bench bench-check bench-audit screenshots lint types format lock clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/run  ## the main job, played on this machine; ARGS=--json for scripts
@@ -24,6 +24,12 @@ recovery: $(VENV)/dev  ## how soon the work of killed workers goes on: KILLS=20
 
 screenshots: $(VENV)/dev  ## of the dashboard, anew; needs Chromium
 	$(BIN)/python -m tests.dashboard.screenshots docs/screenshots
+
+bench: $(VENV)/dev  ## how fast, beside peers, in a quarter of an hour: CASES="single job" ARGS=--quick
+	$(INSIDE) $(BIN)/python -m benchmarks $(CASES) $(ARGS)
+
+bench-check: $(VENV)/dev  ## before a release: whether anything became much slower
+	$(INSIDE) $(BIN)/python -m benchmarks $(CASES) --check
 
 bench-audit: $(VENV)/dev  ## how long an audit takes, and what it asks: ARGS="--eips 10000 --gateways 100"
 	$(INSIDE) $(BIN)/python -m benchmarks.audit $(ARGS)

@@ -1,0 +1,72 @@
+"""One release at a time on a system that has nothing else to do: from the API's event to the address seen gone."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
+from benchmarks.cases.sides import Deletions, cleaned, follower, ours, script
+from benchmarks.field import EXEC_SECONDS, Field
+from benchmarks.harness import Case, Measured, Ratio, divided, interleaved, percentile
+
+NETLINK, EXEC = "ours, netlink", "ours, exec"
+KUBE_OVN, KOPF, KUBECTL = "Kube-OVN's own path", "kopf handler with exec", "kubectl exec script"
+
+
+def measure(field: Field, quick: bool) -> Measured:
+    """Each side, one EIP after another."""
+    turns, count = (2, 15) if quick else (5, 30)
+    field.exec_latency(EXEC_SECONDS)
+    all_of: dict[str, list[float]] = {}
+
+    def one_by_one(
+        side: str, opened: Callable[[dict[str, str]], AbstractContextManager[Deletions]], number: int
+    ) -> float:
+        planted = field.plant(0, number + 1)
+        eips = list(planted)
+        with opened(planted) as delete:
+            delete(eips[:1])  # connections are made once
+            seconds = cleaned(field, 0, lambda: [delete([eip])[0] for eip in eips[1:]])
+        all_of.setdefault(side, []).extend(seconds)
+        return statistics.median(seconds)
+
+    sides = {
+        NETLINK: lambda: one_by_one(NETLINK, lambda _: ours(field, "netlink"), count),
+        EXEC: lambda: one_by_one(EXEC, lambda _: ours(field, "exec"), count),
+        KUBE_OVN: lambda: one_by_one(KUBE_OVN, lambda _: follower(field, "kube_ovn"), count),
+        KOPF: lambda: one_by_one(KOPF, lambda _: follower(field, "kopf_operator"), count),
+        KUBECTL: lambda: one_by_one(KUBECTL, lambda planted: script(field, 0, planted), max(5, count // 3)),
+    }
+    medians = interleaved(sides, turns)
+    netlink = all_of[NETLINK]
+    per_turn = [netlink[start : start + count] for start in range(0, len(netlink), count)]
+    return Measured(
+        sides=all_of,
+        ratios=[
+            Ratio(
+                "netlink: event → seen gone, p50",
+                [1000 * each for each in medians[NETLINK]],
+                target=10,
+                limit=25,
+                better="lower",
+                unit="ms",
+            ),
+            Ratio(
+                "netlink: event → seen gone, p99",
+                [1000 * percentile(values, 99) for values in per_turn],
+                target=50,
+                limit=150,
+                better="lower",
+                unit="ms",
+            ),
+            Ratio("Kube-OVN's path / ours, netlink", divided(medians[KUBE_OVN], medians[NETLINK]), target=10, limit=5),
+            Ratio("Kube-OVN's path / ours, exec", divided(medians[KUBE_OVN], medians[EXEC]), target=1, limit=0.7),
+            Ratio("kopf handler / ours, exec", divided(medians[KOPF], medians[EXEC])),
+            Ratio("kubectl script / ours, exec", divided(medians[KUBECTL], medians[EXEC])),
+        ],
+        facts={"exec latency, s": EXEC_SECONDS, "p99 over all turns, ms": round(1000 * percentile(netlink, 99), 2)},
+    )
+
+
+SINGLE = Case("single", "How soon is one address gone, with nothing else to do?", measure)
