@@ -55,6 +55,7 @@ class Cluster(Places):
         """At least the gateway's EIPs. The controller labels an EIP only after its address is on the gateway."""
         if len(gateway) > LONGEST_LABEL:
             return self._api.list_objects(EIPS)[0]
-        labelled, _ = self._api.list_objects(EIPS, labelSelector=f"{GATEWAY_LABEL}={gateway}")
+        # In this order: one that is labelled in between is in both lists; the other way round it would be in none.
         unlabelled, _ = self._api.list_objects(EIPS, labelSelector=f"!{GATEWAY_LABEL}")
+        labelled, _ = self._api.list_objects(EIPS, labelSelector=f"{GATEWAY_LABEL}={gateway}")
         return labelled + unlabelled
