@@ -150,4 +150,4 @@ class Driver(Protocol):
         """Enter a pod's network namespace for the length of a `with` block."""
 
     def close(self) -> None:
-        """Let go of everything kept open between uses."""
+        """Let go of everything that the calling thread kept open between uses."""

@@ -1,7 +1,8 @@
 """The netlink driver: structured messages to the kernel from a socket inside the gateway's namespace.
 
-The socket is made in the namespace once (about 4 ms) and kept for later uses; it works from this process's own
-namespace afterwards. The worker needs CAP_SYS_ADMIN to make it and CAP_NET_ADMIN to change anything.
+The sockets are made in the namespace once and kept for later uses; they work from this process's own namespace
+afterwards. One is for all that is done often (`routesocket`), and pyroute2's, which takes about 4 ms to make, for the
+rest. The worker needs CAP_SYS_ADMIN to make them and CAP_NET_ADMIN to change anything.
 
 promote_secondaries is read and written with rtnetlink's IFLA_INET_CONF and not as a file: /proc/sys may be read-only,
 and it shows the namespace of whoever opens it. The value for `all` is not to be had that way, so the interface's own
@@ -12,18 +13,16 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 import time
 from collections import OrderedDict
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pyroute2 import IPRoute
-from pyroute2.netlink import NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST
+from pyroute2.netlink import NLM_F_ACK, NLM_F_REQUEST
 from pyroute2.netlink.exceptions import NetlinkError
-from pyroute2.netlink.rtnl import RTM_GETADDR, RTM_GETLINK, RTM_GETROUTE, RTM_SETLINK
-from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
-from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
-from pyroute2.netlink.rtnl.rtmsg import rtmsg
+from pyroute2.netlink.rtnl import RTM_SETLINK
 
 from shared.errors import GatewayUnreachableError
 from workers.gateways.interface import (
@@ -31,23 +30,12 @@ from workers.gateways.interface import (
     Address,
     AddRoute,
     DeleteAddress,
-    Route,
     SetPromoteSecondaries,
     Snapshot,
 )
 from workers.gateways.namespaces import netlink_socket
-from workers.gateways.rtnetlink import (
-    AF_INET,
-    AF_INET6,
-    FAMILIES,
-    NLM_F_DUMP_INTR,
-    RTEXT_FILTER_SKIP_STATS,
-    RTN_UNICAST,
-    PromoteSecondariesMessage,
-    address_of,
-    route_arguments,
-    routes_of,
-)
+from workers.gateways.routesocket import FAMILIES, DumpInterruptedError, RouteSocket
+from workers.gateways.rtnetlink import PromoteSecondariesMessage, route_arguments, routes_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -55,16 +43,45 @@ if TYPE_CHECKING:
     from workers.gateways.interface import Fence, GatewayPod, Step
     from workers.gateways.namespaces import NamespaceLocator
 
-DUMP_ATTEMPTS = 5
-MAX_OPEN = 32
+MAX_OPEN = 16
+"""For each thread; a socket of pyroute2's is several descriptors."""
 MAX_IDLE = 30.0
 
 
-class NetlinkGateway:
-    """One gateway's kernel, through one netlink socket. See `interface.Gateway`."""
+class Sockets:
+    """The sockets in one namespace."""
 
-    def __init__(self, socket: IPRoute, pod: GatewayPod) -> None:
-        self._socket = socket
+    def __init__(self, namespace: int) -> None:
+        """`namespace` is its descriptor, which stays the caller's."""
+        self._namespace = os.dup(namespace)
+        self._pyroute: IPRoute | None = None
+        try:
+            self.route = RouteSocket(netlink_socket(namespace))
+        except BaseException:
+            os.close(self._namespace)
+            raise
+
+    @property
+    def pyroute(self) -> IPRoute:
+        """pyroute2's own, made when it is needed."""
+        if self._pyroute is None:
+            # groups=0: a kept socket must not fill up with notifications that nobody reads.
+            self._pyroute = IPRoute(fileno=netlink_socket(self._namespace), groups=0, ext_ack=True, strict_check=True)
+        return self._pyroute
+
+    def close(self) -> None:
+        """Close them."""
+        os.close(self._namespace)
+        self.route.close()
+        if self._pyroute is not None:
+            self._pyroute.close()
+
+
+class NetlinkGateway:
+    """One gateway's kernel, through sockets in its namespace. See `interface.Gateway`."""
+
+    def __init__(self, sockets: Sockets, pod: GatewayPod) -> None:
+        self._sockets = sockets
         self._pod = pod
         self._indexes: dict[str, int] = {}
 
@@ -74,18 +91,17 @@ class NetlinkGateway:
             knobs = self._read_links()
             names = {index: name for name, index in self._indexes.items()}
             order = {name: place for place, name in enumerate(self._indexes)}
-            request = ifaddrmsg()
-            request["family"] = 0
-            addresses = [
-                address_of(message, names[message["index"]])
-                for message in self._dump(request, RTM_GETADDR)
-                if message["index"] in names and message["family"] in FAMILIES
-            ]
+            addresses = self._sockets.route.addresses(names)
             # The kernel lists by family and then by interface, `ip addr` the other way round.
             addresses.sort(key=lambda address: order[address.interface])
             return Snapshot(
                 addresses=tuple(addresses),
-                routes=tuple(route for family in FAMILIES for route in self._read_routes(family, names)),
+                routes=tuple(
+                    route
+                    for family in FAMILIES
+                    for message in self._sockets.route.unicast_routes(family)
+                    for route in routes_in(message, tuple(names.items()))
+                ),
                 promote_secondaries=knobs,
             )
 
@@ -121,70 +137,24 @@ class NetlinkGateway:
         match step:
             case SetPromoteSecondaries(interface, value):
                 message = PromoteSecondariesMessage(self._index(interface), value=value)
-                self._request(message, RTM_SETLINK, NLM_F_REQUEST | NLM_F_ACK)
+                message["header"]["type"] = RTM_SETLINK
+                message["header"]["flags"] = NLM_F_REQUEST | NLM_F_ACK
+                list(self._sockets.pyroute.nlm_request_batch([message]))
             case DeleteAddress(Address(interface, ip, length, peer=peer)):
                 with _tolerated(errno.EADDRNOTAVAIL):
-                    self._socket.addr(
-                        "del",
-                        index=self._index(interface),
-                        family=AF_INET if ip.version == 4 else AF_INET6,
-                        local=str(ip),
-                        address=str(peer or ip),
-                        prefixlen=length,
-                    )
+                    self._sockets.route.delete_address(self._index(interface), ip, length, peer)
             case AddAddress(interface, ip, length, lifetime):
-                limit = {} if lifetime is None else {"preferred_lft": lifetime, "valid_lft": lifetime}
                 with _tolerated(errno.EEXIST):
-                    self._socket.addr(
-                        "add",
-                        index=self._index(interface),
-                        family=AF_INET if ip.version == 4 else AF_INET6,
-                        local=str(ip),
-                        address=str(ip),
-                        prefixlen=length,
-                        **limit,
-                    )
+                    self._sockets.route.add_address(self._index(interface), ip, length, lifetime)
             case AddRoute(route):
                 with _tolerated(errno.EEXIST):
-                    self._socket.route("add", **route_arguments(route, self._index(route.interface)))
+                    self._sockets.pyroute.route("add", **route_arguments(route, self._index(route.interface)))
 
     def _read_links(self) -> dict[str, bool]:
         """Learn the interfaces' indexes; their promote_secondaries."""
-        request = ifinfmsg()
-        request["attrs"] = [("IFLA_EXT_MASK", RTEXT_FILTER_SKIP_STATS)]
-        indexes, knobs = {}, {}
-        for message in self._dump(request, RTM_GETLINK):
-            name = message.get_attr("IFLA_IFNAME")
-            indexes[name] = message["index"]
-            spec = message.get_attr("IFLA_AF_SPEC")
-            conf = spec.get_attr("AF_INET") if spec is not None else None
-            if conf is not None:  # an interface whose MTU is too small for IPv4 has none
-                knobs[name] = bool(conf["promote_secondaries"])
-        self._indexes = indexes
-        return knobs
-
-    def _read_routes(self, family: int, names: dict[int, str]) -> Iterator[Route]:
-        request = rtmsg()
-        request["family"] = family
-        request["type"] = RTN_UNICAST  # the kernel leaves the rest out: hundreds of local and broadcast routes
-        for message in self._dump(request, RTM_GETROUTE):
-            # Without IPv6 the kernel answers a request for IPv6 with the other families' routes.
-            if message["family"] == family and message["type"] == RTN_UNICAST:
-                yield from routes_of(message, names)
-
-    def _dump(self, message: Any, kind: int) -> list[Any]:
-        for _ in range(DUMP_ATTEMPTS):
-            answer = self._request(message, kind, NLM_F_REQUEST | NLM_F_DUMP)
-            if not any(part["header"]["flags"] & NLM_F_DUMP_INTR for part in answer):
-                return answer
-        raise GatewayUnreachableError(
-            f"what pod {self._pod.name} holds changed {DUMP_ATTEMPTS} times while it was read: it is tried again later"
-        )
-
-    def _request(self, message: Any, kind: int, flags: int) -> list[Any]:
-        message["header"]["type"] = kind
-        message["header"]["flags"] = flags
-        return list(self._socket.nlm_request_batch([message]))
+        links = self._sockets.route.links()
+        self._indexes = {name: index for index, (name, _) in links.items()}
+        return {name: knob for name, knob in links.values() if knob is not None}
 
     def _index(self, interface: str) -> int:
         try:
@@ -198,6 +168,10 @@ class NetlinkGateway:
     def _errors(self, action: str) -> Iterator[None]:
         try:
             yield
+        except DumpInterruptedError as error:
+            raise GatewayUnreachableError(
+                f"what pod {self._pod.name} holds cannot be read: {error.strerror}. It is tried again later."
+            ) from error
         except NetlinkError as error:
             hint = (
                 ": the worker needs CAP_NET_ADMIN there"
@@ -218,7 +192,7 @@ class NetlinkDriver:
 
     A kept socket keeps its namespace alive, also that of a pod that has ended: `close` when there is nothing to do, so
     that a dead gateway's addresses do not outlive it. Sockets unused for `max_idle` seconds are closed at the next use.
-    Neither for several threads nor across a fork: a child starts with no sockets.
+    Safe across threads: each has sockets of its own. Not across a fork: a child starts with no sockets.
     """
 
     name = "netlink"
@@ -227,7 +201,7 @@ class NetlinkDriver:
         self._locator = locator
         self._max_open = max_open
         self._max_idle = max_idle
-        self._sockets: OrderedDict[str, tuple[tuple[int, int], IPRoute, float]] = OrderedDict()
+        self._kept = threading.local()
         self._process = os.getpid()
 
     @contextmanager
@@ -239,39 +213,41 @@ class NetlinkDriver:
             PermanentError: it is the host's, or this process's own.
         """
         if self._process != os.getpid():
-            self._sockets.clear()
+            self._kept = threading.local()
             self._process = os.getpid()
         descriptor = self._locator.open(pod)
         try:
             status = os.fstat(descriptor)
-            socket = self._socket(pod, (status.st_dev, status.st_ino), descriptor)
+            sockets = self._opened(pod, (status.st_dev, status.st_ino), descriptor)
         finally:
             os.close(descriptor)
         try:
-            yield NetlinkGateway(socket, pod)
+            yield NetlinkGateway(sockets, pod)
         except BaseException:
             self._forget(pod.uid)  # an answer may still be on its way, which the next request must not find
             raise
         self._keep(pod.uid)
+
+    @property
+    def _sockets(self) -> OrderedDict[str, tuple[tuple[int, int], Sockets, float]]:
+        """By pod UID: its namespace, the sockets in it, and when they were used last."""
+        if not hasattr(self._kept, "sockets"):
+            self._kept.sockets = OrderedDict()
+        sockets: OrderedDict[str, tuple[tuple[int, int], Sockets, float]] = self._kept.sockets
+        return sockets
 
     def close(self) -> None:
         """See `interface.Driver.close`."""
         for uid in list(self._sockets):
             self._forget(uid)
 
-    def _socket(self, pod: GatewayPod, identity: tuple[int, int], descriptor: int) -> IPRoute:
+    def _opened(self, pod: GatewayPod, identity: tuple[int, int], descriptor: int) -> Sockets:
         kept = self._sockets.get(pod.uid)
         if kept is not None and kept[0] == identity:
             return kept[1]
         self._forget(pod.uid)
         try:
-            # groups=0: a kept socket must not fill up with notifications that nobody reads.
-            opened = IPRoute(
-                fileno=netlink_socket(descriptor),
-                groups=0,
-                ext_ack=True,
-                strict_check=True,
-            )
+            opened = Sockets(descriptor)
         except Exception as error:
             raise GatewayUnreachableError(
                 f"the namespace of pod {pod.name} could not be entered: {error!r}; the worker needs CAP_SYS_ADMIN"

@@ -5,27 +5,23 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING, Any
 
 from pyroute2.netlink import nla, nlmsg
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
+from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
-from workers.gateways.interface import Address, Route
+from workers.gateways.interface import Route
 from workers.gateways.iproute import PROTOCOLS, SCOPES, TABLES, number, word
+from workers.gateways.routesocket import AF_INET, AF_INET6, FAMILIES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-AF_INET, AF_INET6 = 2, 10
-FAMILIES = {AF_INET: 4, AF_INET6: 6}
-RTN_UNICAST = 1
 RTNH_F_ONLINK = 4
-IFA_F_SECONDARY = 1
-RTEXT_FILTER_SKIP_STATS = 8
-NLM_F_DUMP_INTR = 16
 
-_ADDRESS_ATTRIBUTES = {"IFA_LOCAL", "IFA_ADDRESS", "IFA_FLAGS"}
 _ROUTE_ATTRIBUTES = {
     "RTA_TABLE", "RTA_DST", "RTA_GATEWAY", "RTA_VIA", "RTA_OIF", "RTA_PREFSRC", "RTA_PRIORITY", "RTA_CACHEINFO",
     "RTA_PREF", "RTA_MULTIPATH",
@@ -84,25 +80,22 @@ def route_arguments(route: Route, index: int) -> dict[str, Any]:
     return arguments
 
 
-def address_of(message: Any, interface: str) -> Address:
-    """The address in an RTM_NEWADDR."""
-    # Once through them, because `get_attr` goes through them each time and there may be hundreds of addresses.
-    attributes = {cell[0]: cell[1] for cell in message["attrs"] if cell[0] in _ADDRESS_ATTRIBUTES}
-    local, address = attributes.get("IFA_LOCAL"), attributes["IFA_ADDRESS"]
-    flags = attributes.get("IFA_FLAGS")
-    return Address(
-        interface=interface,
-        ip=ip_address(local or address),
-        prefix_length=message["prefixlen"],
-        secondary=message["family"] == AF_INET
-        and bool((message["flags"] if flags is None else flags) & IFA_F_SECONDARY),
-        scope=word(SCOPES, message["scope"]),
-        peer=ip_address(address) if local is not None and address != local else None,
-    )
+@lru_cache(maxsize=4096)
+def routes_in(message: bytes, interfaces: tuple[tuple[int, str], ...]) -> tuple[Route, ...]:
+    """The unicast route in an RTM_NEWROUTE, or one for each leg of a multipath route; none of table `local`.
+
+    A gateway's routes are mostly those of the last look, so what the same bytes mean is remembered.
+
+    Args:
+        message: the whole of it.
+        interfaces: index and name of each interface of the namespace.
+    """
+    decoded = rtmsg(message)
+    decoded.decode()
+    return tuple(_routes_of(decoded, dict(interfaces)))
 
 
-def routes_of(message: Any, names: dict[int, str]) -> Iterator[Route]:
-    """The unicast route in an RTM_NEWROUTE, or one for each leg of a multipath route; none of table `local`."""
+def _routes_of(message: Any, names: dict[int, str]) -> Iterator[Route]:
     table = word(TABLES, message.get_attr("RTA_TABLE") or message["table"])
     if table == "local":
         return
