@@ -1,13 +1,17 @@
 """The exec driver: the gateway's own `ip`, run over the API's `pods/exec`.
 
-One exec per `open`: a constant script (`gateway.sh`) that obeys lines. So reading, the decision in Python, the fence,
-the change and reading back are messages on one connection, and a worker that stalls for more than `IDLE_TIMEOUT` finds
-nobody to act for it. Only validated tokens are sent, and the script checks each again.
+A constant script (`gateway.sh`) obeys lines. So reading, the decision in Python, the fence, the change and reading
+back are messages on one connection, and a worker that stalls for more than `IDLE_TIMEOUT` finds nobody to act for it.
+Only validated tokens are sent, and the script checks each again.
+
+To start a command takes longer than all it does (kube-ovn-facts, §5). So one that went well is kept for a few seconds:
+where one release of a gateway was, others follow.
 """
 
 from __future__ import annotations
 
 import json
+import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +33,10 @@ TIMEOUT = 15.0
 IDLE_TIMEOUT = 10.0
 """Seconds the script waits for the next line before it ends."""
 
+KEPT_SECONDS = 5.0
+"""How long a command is kept that nobody needs; it would end by itself after `IDLE_TIMEOUT`."""
+MAX_KEPT = 100
+
 _FINAL = ("done", "error")
 
 
@@ -45,15 +53,30 @@ class ExecGateway:
     def __init__(self, command: PodExec, pod: GatewayPod) -> None:
         self._command = command
         self._pod = pod
+        self._just_read: Snapshot | None = None
+
+    def answers(self) -> bool:
+        """Whether the command still obeys; what it showed is what `read` returns next."""
+        try:
+            self._just_read = self.read()
+        except GatewayUnreachableError:
+            return False
+        return True
 
     def read(self) -> Snapshot:
         """See `interface.Gateway.read`."""
+        if self._just_read is not None:
+            snapshot, self._just_read = self._just_read, None
+            return snapshot
         lines = self._ask("read\n")
         try:
-            addresses, routes, routes6, *knobs = lines
+            knobs = [line for line in lines if line.startswith("knob ")]
+            addresses, routes = _lists(" ".join(line for line in lines if not line.startswith("knob ")))
+            # What the kernel says of a route's preference, it says of IPv6 routes, and of each of them.
+            by_family = {4: [r for r in routes if "pref" not in r], 6: [r for r in routes if "pref" in r]}
             return Snapshot(
-                addresses=tuple(addresses_of(_list(addresses))),
-                routes=(*routes_of(_list(routes), 4), *routes_of(_list(routes6), 6)),
+                addresses=tuple(addresses_of(addresses)),
+                routes=tuple(route for family, those in by_family.items() for route in routes_of(those, family)),
                 promote_secondaries=dict(_knob(line) for line in knobs if not line.startswith("knob default ")),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -67,6 +90,7 @@ class ExecGateway:
         if not steps:
             return
         message = "".join(f"{line_of(step)}\n" for step in steps) + f"go {len(steps)}\n"
+        self._just_read = None
         fence()
         self._ask(message)
 
@@ -103,6 +127,8 @@ class ExecDriver:
     def __init__(self, api_client: ApiClient, timeout: float = TIMEOUT, idle_timeout: float = IDLE_TIMEOUT) -> None:
         self._api_client = api_client
         self._timeout = timeout
+        self._kept: dict[str, tuple[ExecGateway, float]] = {}
+        """By pod UID: its command, and since when nobody needs it."""
         self._argv = ("bash", "-c", script(), "gateway", f"{idle_timeout:g}")
 
     @contextmanager
@@ -112,21 +138,45 @@ class ExecDriver:
         Raises:
             GatewayUnreachableError: the API refused, or cannot be reached. What is wrong inside shows at `read`.
         """
-        gateway = ExecGateway(PodExec(self._api_client, pod, self._argv, self._timeout), pod)
+        gateway = self._kept_one(pod) or ExecGateway(PodExec(self._api_client, pod, self._argv, self._timeout), pod)
         try:
             yield gateway
-        finally:
+        except BaseException:
+            gateway.close()  # an answer may still be on its way, which is not to be taken for that to the next question
+            raise
+        self._end_those_unused_since(time.monotonic() - KEPT_SECONDS)
+        mine = (gateway, time.monotonic())
+        if len(self._kept) >= MAX_KEPT or self._kept.setdefault(pod.uid, mine) is not mine:
             gateway.close()
 
     def close(self) -> None:
-        """See `interface.Driver.close`: nothing is kept open."""
+        """See `interface.Driver.close`; what other threads need is not kept but in their hands."""
+        self._end_those_unused_since(time.monotonic())
+
+    def _kept_one(self, pod: GatewayPod) -> ExecGateway | None:
+        """A command that was kept and still obeys; from now on it is nobody else's."""
+        gateway, since = self._kept.pop(pod.uid, (None, 0.0))
+        if gateway is None:
+            return None
+        if time.monotonic() - since < KEPT_SECONDS and gateway.answers():
+            return gateway
+        gateway.close()
+        return None
+
+    def _end_those_unused_since(self, moment: float) -> None:
+        for uid, (_, since) in list(self._kept.items()):
+            if since <= moment and (kept := self._kept.pop(uid, None)) is not None:
+                kept[0].close()
 
 
-def _list(text: str) -> list[Any]:
-    value = json.loads(text) if text.strip() else []
-    if not isinstance(value, list):
-        raise TypeError("not a JSON list")
-    return value
+def _lists(text: str) -> tuple[list[Any], list[Any]]:
+    """The two JSON lists that follow one another in a text."""
+    decoder = json.JSONDecoder()
+    first, end = decoder.raw_decode(text.lstrip())
+    second, end = decoder.raw_decode(rest := text.lstrip()[end:].lstrip())
+    if rest[end:].strip() or not isinstance(first, list) or not isinstance(second, list):
+        raise TypeError("not two JSON lists")
+    return first, second
 
 
 def _knob(line: str) -> tuple[str, bool]:

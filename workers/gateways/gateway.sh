@@ -1,6 +1,6 @@
 # Runs inside the gateway's container as `bash -c <this> gateway <seconds>` and obeys lines on standard input:
 #
-#   read                       -> three lines of JSON (addresses, IPv4 routes, IPv6 routes), `knob IF 0|1` lines, `done`
+#   read                       -> two lists in JSON (addresses; routes of both families), `knob IF 0|1` lines, `done`
 #   <step> ... go N            -> the N steps before it are carried out in order -> `done`, or `error <text>` at the first
 #                                 that fails; nothing is done when one of them is not of the shape below
 #   bye                        -> the end
@@ -37,24 +37,14 @@ fail() {
   return 1
 }
 
-show() {
-  local out
-  if out=$(ip -N -j "$@" 2>/dev/null </dev/null); then
-    echo "${out//$'\n'/ }"
-  else
-    fail "ip -N -j $*: $(ip -N -j "$@" 2>&1 >/dev/null </dev/null)"
-  fi
-}
-
+# One process for all of it: to start one takes longer than all that it does.
 look() {
-  local f value
-  show addr show || return
-  show -4 route show table all type unicast || return
-  if [[ -e /proc/self/net/if_inet6 ]]; then
-    show -6 route show table all type unicast || return
-  else
-    echo '[]'
+  local f value out shown=$'addr show\nroute show table all type unicast\n'
+  if ! out=$(ip -N -j -batch - 2>/dev/null <<<"$shown"); then
+    fail "ip -N -j -batch: $(ip -N -j -batch - 2>&1 >/dev/null <<<"$shown")"
+    return
   fi
+  echo "$out"
   set +f
   for f in "$conf"/*/promote_secondaries; do
     f=${f%/*}
@@ -74,9 +64,10 @@ run() {
 
 # The changes of addresses gathered so far by one process; when that fails, one by one to find out which.
 flush() {
-  local line
+  local line lines
   ((${#gathered[@]})) || return 0
-  if ! printf '%s\n' "${gathered[@]}" | ip -batch - >/dev/null 2>&1; then
+  printf -v lines '%s\n' "${gathered[@]}"
+  if ! ip -batch - >/dev/null 2>&1 <<<"$lines"; then
     for line in "${gathered[@]}"; do
       case $line in
         'addr add '*) run 'file exists|address already assigned' $line ;;

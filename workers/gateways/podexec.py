@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 SUBPROTOCOL = "v4.channel.k8s.io"
 STDIN, STDOUT, STDERR, STATUS = 0, 1, 2, 3
 MAX_OUTPUT = 16 * 1024 * 1024
-"""Bytes one command may say before it is taken for broken; 1000 addresses are some 200 kB."""
+"""Bytes one answer may have before the command is taken for broken; 1000 addresses are some 200 kB."""
 
 
 class PodExec:
@@ -65,6 +65,7 @@ class PodExec:
     def lines(self, last: Sequence[str]) -> list[str]:
         """Lines of the command's standard output up to one whose first word is in `last`, that one included."""
         deadline = time.monotonic() + self._timeout
+        self._received = 0
         found: list[str] = []
         while True:
             while (end := self._output.find(b"\n")) >= 0:
