@@ -106,16 +106,20 @@ class Lists:
 
     def _list(self) -> tuple[dict[str, EIP], list[Change], int]:
         """The EIPs known before a list, what changed since as it has it, and its resourceVersion."""
-        items, version = self._api.list_objects(EIPS)
+        changes: list[Change] = []
+        listed: set[str] = set()
+        version = 0
+        for items, at in self._api.pages(EIPS):
+            version = at
+            changes += [change for item in items if (change := change_of(item, gone=False)) is not None]
+            # An object that cannot be read is still there.
+            listed |= {uid_of(item) for item in items}
         self._inventory.heard_at = time.time()
         LISTS.inc()
         self._inventory.expect_cluster(self._api.cluster_uid())
         checkpoint = self._inventory.checkpoint()
         if checkpoint is not None and version < checkpoint:
             self._refuse_older_history(version, checkpoint)
-        changes: list[Change] = [change for item in items if (change := change_of(item, gone=False)) is not None]
-        # An object that cannot be read is still there.
-        listed = {uid_of(item) for item in items}
         known = self._memory.known()
         return known, changes + gone_from_list(known.values(), listed, version), version
 

@@ -80,10 +80,15 @@ class KubeApi:
         """
         items: list[Object] = []
         version = 0
-        for page in self._pages(path, query):
-            items += page.get("items") or []
-            version = int(page["metadata"]["resourceVersion"])
+        for page, at in self.pages(path, **query):
+            items += page
+            version = at
         return items, version
+
+    def pages(self, path: str, **query: str) -> Iterator[tuple[list[Object], int]]:
+        """The same page by page, for whom a whole list would take too much memory; the last page's version counts."""
+        for page in self._pages(path, query):
+            yield page.get("items") or [], int(page["metadata"]["resourceVersion"])
 
     def each_object(self, path: str, **query: str) -> Iterator[Object]:
         """All objects, one after another, for whom a whole list would take too much memory.
@@ -91,8 +96,8 @@ class KubeApi:
         Raises:
             HistoryGoneError: reading took longer than the API keeps its pages; ask again.
         """
-        for page in self._pages(path, query):
-            yield from page.get("items") or []
+        for page, _ in self.pages(path, **query):
+            yield from page
 
     def version_of(self, path: str) -> int:
         """The resourceVersion of a collection now."""
@@ -236,6 +241,8 @@ def _client(settings: Settings) -> client.ApiClient:
         ) from error
     # Retries are decided by whoever asks, who knows what may be repeated.
     configuration.retries = False
+    # One connection for each gateway that is worked on at once, and for who asks beside that.
+    configuration.connection_pool_maxsize = settings.gateways_at_once + 4
     return client.ApiClient(configuration)
 
 
