@@ -87,6 +87,10 @@ class Keys:
         """String: token of the worker that holds the gateway."""
         return f"{self.prefix}:lock:{gateway}"
 
+    def taken(self, gateway: str) -> str:
+        """String: there for a moment after a job of the gateway was taken, until its worker has asked for the lock."""
+        return f"{self.prefix}:taken:{gateway}"
+
     def hold(self, gateway: str) -> str:
         """String: since when the gateway's releases wait for an EIP without address."""
         return f"{self.prefix}:hold:{gateway}"

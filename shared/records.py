@@ -11,6 +11,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from shared.models import Outcome, Work, parse_work, work_to_dict
+from shared.scripts import Script
 from shared.tally import Tally
 
 if TYPE_CHECKING:
@@ -30,12 +31,14 @@ BATCH = 500
 UNFINISHED_DAYS = 365
 """Records of work without an outcome live as long as RQ keeps failed jobs."""
 
-_INDEX = """
-redis.call('ZADD', KEYS[1], ARGV[2], ARGV[1])
-redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', ARGV[3])
-local last = redis.call('ZRANGE', KEYS[1], 0, 0, 'REV', 'WITHSCORES')
-redis.call('EXPIREAT', KEYS[1], math.ceil(tonumber(last[2])))
-"""
+_INDEX = Script("""
+for _, index in ipairs(KEYS) do
+    redis.call('ZADD', index, ARGV[2], ARGV[1])
+    redis.call('ZREMRANGEBYSCORE', index, '-inf', ARGV[3])
+    local last = redis.call('ZRANGE', index, 0, 0, 'REV', 'WITHSCORES')
+    redis.call('EXPIREAT', index, math.ceil(tonumber(last[2])))
+end
+""")
 """An address that is handed out again and again is a term of ever more work: each entry goes with its record, and the
 index with its last entry."""
 
@@ -48,7 +51,6 @@ class Records:
         self._keys = keys
         self._finished_seconds = int(history_days * 86400)
         self._unfinished_seconds = UNFINISHED_DAYS * 86400
-        self._index = redis.register_script(_INDEX)
         self.tally = Tally(redis, keys, self._finished_seconds)
 
     def open(self, pipe: Pipeline, work: Work, event: str, **details: Any) -> None:
@@ -80,8 +82,7 @@ class Records:
     def _find_for(self, pipe: Pipeline, work: Work, seconds: int) -> None:
         """Let the work be found by what a person would look it up by, for so long from now on."""
         now = time.time()
-        for term in index_terms(work):
-            self._index(keys=[self._keys.index(term)], args=[work.id, now + seconds, now], client=pipe)
+        _INDEX.join(pipe, [self._keys.index(term) for term in index_terms(work)], [work.id, now + seconds, now])
 
     def note(self, *work_ids: str, **fields: str) -> None:
         """Remember something about unfinished work, for whoever works on it next; in a transaction of its own."""
@@ -112,10 +113,24 @@ class Records:
         stored: dict[bytes, bytes] = self._redis.hgetall(self._keys.record(work_id))  # type: ignore[assignment]
         return {field.decode(): value.decode() for field, value in stored.items()}
 
+    def with_field(self, work_ids: Sequence[str], field: str) -> set[str]:
+        """Those of which a field is known, and not empty."""
+        if not work_ids:
+            return set()
+        with self._redis.pipeline(transaction=False) as pipe:
+            for work_id in work_ids:
+                pipe.hget(self._keys.record(work_id), field)
+            stored: list[bytes | None] = pipe.execute()
+        return {work_id for work_id, value in zip(work_ids, stored, strict=True) if value}
+
     def outcome(self, work_id: str) -> Outcome | None:
         """How the work ended, if it has."""
         stored: bytes | None = self._redis.hget(self._keys.record(work_id), "outcome")  # type: ignore[assignment]
         return Outcome(stored.decode()) if stored else None
+
+    def ask_for_outcome(self, pipe: Pipeline, work_id: str) -> None:
+        """Ask the same in the caller's transaction, which gets it as text."""
+        pipe.hget(self._keys.record(work_id), "outcome")
 
     def work(self, work_id: str) -> Work | None:
         """The work itself, as it was published."""

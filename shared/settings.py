@@ -95,6 +95,8 @@ class Settings(BaseSettings):
     stuck_after: Seconds = 300
     """An EIP is reported as stuck when it has been terminating, or without an address, for so long."""
 
+    gateways_at_once: Annotated[int, Field(ge=1, le=64)] = 8
+    """How many gateways one worker works on at the same time: while one answers it goes on with the others."""
     lock_lifetime: Annotated[float, Field(ge=2)] = 30
     """A gateway's lock frees itself after this."""
     busy_pause: Seconds = 1

@@ -23,18 +23,19 @@ from redis.exceptions import WatchError
 from shared.errors import LockLostError
 from shared.keys import Keys
 from shared.metrics import LOCK_CONTENTION, LOCK_LOSSES
+from shared.scripts import Script
 
-_RENEW = """
+_RENEW = Script("""
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 return redis.call('PEXPIRE', KEYS[1], ARGV[2])
-"""
+""")
 
-_RELEASE = """
+_RELEASE = Script("""
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 1 end
 if ARGV[2] ~= '' and (redis.call('GET', KEYS[2]) or '0') ~= ARGV[2] then return 0 end
 redis.call('DEL', KEYS[1])
 return 1
-"""
+""")
 
 
 class GatewayLock:
@@ -42,32 +43,48 @@ class GatewayLock:
 
     def __init__(self, redis: Redis, keys: Keys, gateway: str, token: str, lifetime: float) -> None:
         self._redis = redis
-        self._renew = redis.register_script(_RENEW)
-        self._release = redis.register_script(_RELEASE)
         self._key = keys.lock(gateway)
         self._generation_key = keys.pending_generation(gateway)
         self._gateway = gateway
         self._token = token
         self._milliseconds = int(lifetime * 1000)
+        self._released = False
 
     @classmethod
     def try_acquire(
         cls, redis: Redis, keys: Keys, gateway: str, lifetime: float, holder: str = ""
     ) -> GatewayLock | None:
-        """The lock, or None when another worker has it.
+        """The lock, or None when another worker has it; see `ask_for`."""
+        with redis.pipeline(transaction=True) as pipe:
+            lock = cls.ask_for(pipe, redis, keys, gateway, lifetime, holder)
+            return lock.answered(pipe.execute()[-1])
+
+    @classmethod
+    def ask_for(
+        cls, pipe: Pipeline, redis: Redis, keys: Keys, gateway: str, lifetime: float, holder: str = ""
+    ) -> GatewayLock:
+        """Ask for the lock within the caller's transaction: it is one only once it was `answered`.
 
         Args:
+            pipe: the transaction.
             redis: the server.
             keys: where keys are.
             gateway: the gateway's name.
             lifetime: seconds after which the lock frees itself unless it is renewed.
             holder: who we are, for people who look at the key.
         """
-        token = f"{holder}/{uuid4().hex}"
-        if not redis.set(keys.lock(gateway), token, nx=True, px=int(lifetime * 1000)):
-            LOCK_CONTENTION.inc()
-            return None
-        return cls(redis, keys, gateway, token, lifetime)
+        lock = cls(redis, keys, gateway, f"{holder}/{uuid4().hex}", lifetime)
+        # From now on the lock tells who works on the gateway (`workers.taking`).
+        pipe.delete(keys.taken(gateway))
+        pipe.set(lock._key, lock._token, nx=True, px=lock._milliseconds)
+        return lock
+
+    def answered(self, answer: object) -> GatewayLock | None:
+        """The lock, as the transaction's answer tells; None when another worker has it."""
+        if answer:
+            return self
+        LOCK_CONTENTION.inc()
+        return None
 
     def ensure_held(self) -> None:
         """Renew the lock for another lifetime.
@@ -75,7 +92,7 @@ class GatewayLock:
         Raises:
             LockLostError: it ran out or is another's now; whoever asked must not change anything.
         """
-        if not self._renew(keys=[self._key], args=[self._token, self._milliseconds]):
+        if not _RENEW.run(self._redis, [self._key], [self._token, self._milliseconds]):
             LOCK_LOSSES.inc()
             raise LockLostError(
                 f"the lock of gateway {self._gateway} ran out before the change; nothing was changed, it is tried again"
@@ -109,8 +126,13 @@ class GatewayLock:
 
     def release_unless_changed(self, generation: int) -> bool:
         """Let go, unless work was added for the gateway since that generation; whether we let go."""
-        return bool(self._release(keys=[self._key, self._generation_key], args=[self._token, str(generation)]))
+        self._released = bool(self._release(str(generation)))
+        return self._released
 
     def release(self) -> None:
         """Let go, whatever is pending; another's lock stays."""
-        self._release(keys=[self._key, self._generation_key], args=[self._token, ""])
+        if not self._released:
+            self._release("")
+
+    def _release(self, generation: str) -> object:
+        return _RELEASE.run(self._redis, [self._key, self._generation_key], [self._token, generation])

@@ -31,15 +31,25 @@ class Looks:
             return None
         return NotNowError("the EIP was never ready, Kube-OVN may be at it still", max(wait, 0.1))
 
-    def concluded(self, work: Work, outcome: Outcome, **details: Any) -> Answer:
-        """The outcome, unless the work has to be looked at again."""
+    def concluded(self, work: Work, outcome: Outcome, *, earlier: bool | None = None, **details: Any) -> Answer:
+        """The outcome, unless the work has to be looked at again.
+
+        Args:
+            work: what was looked at.
+            outcome: what the look found.
+            earlier: whether an earlier look has deleted something; None where its record has to be asked.
+            details: for people.
+        """
         wait = next_look(work, self._settings, time.time())
         if wait is not None:
             why = f"the EIP was never ready, its address may still come; now: {outcome.value}"
             return NotNowError(why, max(wait, 0.1))
-        if outcome is Outcome.ALREADY_ABSENT and self._records.fields(work.id).get("deleted"):
+        if outcome is Outcome.ALREADY_ABSENT and (earlier if earlier is not None else self._deleted_before(work)):
             return Result(Outcome.RECLAIMED, {"why": "deleted at an earlier look, still gone", **details})
         return Result(outcome, details)
+
+    def _deleted_before(self, work: Work) -> bool:
+        return bool(self._records.with_field([work.id], "deleted"))
 
 
 def not_before(work: Work, settings: Settings, now: float) -> float | None:

@@ -21,6 +21,7 @@ from shared.models import Outcome, Work, parse_work
 from shared.queue import WorkQueue
 from shared.settings import Settings
 from workers.answers import Answer, Result
+from workers.ending import end_job
 from workers.failures import NotNowError
 from workers.lock import GatewayLock
 from workers.round import Round
@@ -39,7 +40,7 @@ def _untold(_pipe: Pipeline) -> None:
 
 
 class Reclaimer:
-    """Does the work of jobs, one at a time."""
+    """Does the work of jobs. Safe across threads."""
 
     def __init__(
         self,
@@ -56,6 +57,7 @@ class Reclaimer:
         self._keys = work_queue.keys
         self._round = gateway_round
         self._settings = settings
+        self._keep_seconds = int(settings.history_days * 86400)
         self.cluster_uid = cluster_uid
         """Whose jobs it does."""
         self._worker = worker
@@ -80,24 +82,28 @@ class Reclaimer:
                 "Nothing was done. Give each cluster a Redis database, or a key prefix and queue, of its own."
             )
         with bound_contextvars(**named(work)):
-            done = self._taken_over(work)
-            if done is not None:
-                return done
-            lock = GatewayLock.try_acquire(
-                self._redis, self._keys, work.gateway, self._settings.lock_lifetime, self._worker
-            )
-            if lock is None:
-                raise NotNowError("another worker has the gateway", self._settings.busy_pause)
+            with self._redis.pipeline(transaction=True) as pipe:
+                asked = GatewayLock.ask_for(
+                    pipe, self._redis, self._keys, work.gateway, self._settings.lock_lifetime, self._worker
+                )
+                # At the same moment: who had the gateway until now may just have done it.
+                self._work_queue.records.ask_for_outcome(pipe, work.id)
+                *_, held, ended = pipe.execute()
+            lock = asked.answered(held)
             try:
-                # Asked again: who had the gateway until now may have done it since.
-                return self._taken_over(work) or self._work_off(work, pods_done, lock, taken)
+                # Only finished work has an outcome: what failed is decided anew when replayed.
+                if ended is not None:
+                    return Result(Outcome(ended.decode()), {"why": "taken over by another job of the gateway"})
+                if lock is None:
+                    raise NotNowError("another worker has the gateway", self._settings.busy_pause)
+                return self._work_off(work, pods_done, lock, taken)
             finally:
-                lock.release()
+                if lock is not None:
+                    lock.release()
 
-    def _taken_over(self, work: Work) -> Result | None:
-        """How the work ended already. Only finished work has an outcome: what failed is decided anew when replayed."""
-        outcome = self._work_queue.records.outcome(work.id)
-        return None if outcome is None else Result(outcome, {"why": "taken over by another job of the gateway"})
+    def rest(self) -> None:
+        """Let go of what the calling thread kept open."""
+        self._round.rest()
 
     def _work_off(
         self, work: Work, pods_done: Collection[str], lock: GatewayLock, taken: Callable[[Pipeline], None]
@@ -157,6 +163,8 @@ class Reclaimer:
                 over = {} if work.id == own.id else {"taken_over_by": own.id}
                 records.close(pipe, work, result.outcome, worker=self._worker, **over, **result.details)
                 pipe.hdel(self._keys.pending(work.gateway), work.id)
+                if work.id != own.id:
+                    end_job(pipe, work.id, result.outcome, worker=self._worker, keep_seconds=self._keep_seconds)
         for work, result in ended:
             # Named in full: in the context is the job that this one may have been taken over by.
             whose = {"work": work.id, "gateway": work.gateway, "eip": work.eip, "uid": work.uid}

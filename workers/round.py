@@ -43,7 +43,7 @@ log = get_logger(__name__)
 
 
 class Round:
-    """Carries a round out. One per worker; keeps nothing between rounds but its connections."""
+    """Carries rounds out, of different gateways at the same time; keeps nothing between them but its connections."""
 
     def __init__(
         self, work_queue: WorkQueue, cluster: Cluster, driver: Driver, settings: Settings, worker: str = ""
@@ -59,6 +59,10 @@ class Round:
         self._looks = Looks(work_queue.records, settings)
         self._inside = ("lo", settings.vpc_interface)
         self._audits = GatewayAudits(work_queue, self._looks, settings, self._inside)
+
+    def rest(self) -> None:
+        """Let go of what this thread kept open, since there is nothing to do for it."""
+        self._driver.close()
 
     def work_off(
         self, gateway_name: str, works: Sequence[Work], fence: Callable[[], None], pods_done: Collection[str]
@@ -126,8 +130,11 @@ class Round:
                     releases.append(work)
         others: list[Work] = [work for work in works if not isinstance(work, Release)]
         unsettled = self._intents.left_by(gateway, absent)
+        deleted = self._work_queue.records.with_field([work.id for work in absent], "deleted")
         answers |= {
-            work.id: self._looks.concluded(work, Outcome.ALREADY_ABSENT, seen=self._seen(sites, work.addresses))
+            work.id: self._looks.concluded(
+                work, Outcome.ALREADY_ABSENT, earlier=work.id in deleted, seen=self._seen(sites, work.addresses)
+            )
             for work in absent
             if work.id not in unsettled
         }

@@ -1,7 +1,11 @@
 """The RQ worker: takes jobs, lets the `Reclaimer` do them, and decides what becomes of what did not end in an outcome.
 
-It runs jobs in its own process, with warm connections: a job is a few requests and netlink messages long. A worker
-that dies in the middle of one is noticed when its gateway's lock has run out, and another one takes the job over.
+It runs jobs in its own process, with warm connections: a job is a few requests and netlink messages long, and mostly
+waits for their answers. So a worker has several threads, each with a job and a gateway's lock of its own, as several
+workers would have. One thread at a time waits for the next job, and works on it itself. To RQ they are one worker with
+several executions.
+
+A worker that dies in the middle of jobs is noticed when their gateways' locks have run out, and others take them over.
 """
 
 from __future__ import annotations
@@ -10,6 +14,7 @@ import os
 import socket
 import threading
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -18,11 +23,11 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from rq import Queue, worker_registration
-from rq.exceptions import DequeueTimeout
 from rq.executions import Execution
 from rq.job import Job, Retry
 from rq.registry import StartedJobRegistry
 from rq.serializers import JSONSerializer
+from rq.utils import now
 from rq.worker import SimpleWorker, WorkerStatus
 from structlog.contextvars import bind_contextvars, clear_contextvars
 
@@ -41,10 +46,12 @@ from shared.metrics import (
 from shared.models import Work
 from shared.queue import WorkQueue, describe
 from shared.settings import Settings
+from workers.deadline import Deadline
 from workers.failures import ElsewhereError, NotNowError, Verdict, backoff, classify
 from workers.jobs import ReclaimJob
 from workers.reclaimer import Reclaimer
 from workers.recovery import Recovery
+from workers.taking import SuspendedError, Taker
 from workers.unbreakable import UnbreakableQueue
 
 if TYPE_CHECKING:
@@ -54,6 +61,9 @@ log = get_logger(__name__)
 
 WAIT_SECONDS = 1
 """How late a worker without a job ends when it is told to."""
+HEARTBEAT_SECONDS = 5.0
+IDLE_SECONDS = 30.0
+"""A thread without a job for so long lets go of what its driver keeps open."""
 RECONNECT_SECONDS = 1.0
 MAINTENANCE_SECONDS = 2
 ORPHANS_SECONDS = 10
@@ -85,6 +95,7 @@ class ReclaimWorker(SimpleWorker):
     """
 
     job_class = ReclaimJob
+    death_penalty_class = Deadline
 
     def __init__(
         self,
@@ -96,8 +107,8 @@ class ReclaimWorker(SimpleWorker):
         events: EventRecorder | None = None,
     ) -> None:
         """`stop` ends the worker once its job is done."""
-        self.pulse = Pulse()
-        """Of the loop that takes jobs."""
+        self._pulses: dict[int, Pulse] = {}
+        """By thread, of the loop that takes jobs."""
         self.redis_pulse = Pulse()
         """Of Redis, as far as it answers."""
         self._events = events
@@ -119,72 +130,172 @@ class ReclaimWorker(SimpleWorker):
             maintenance_interval=MAINTENANCE_SECONDS,
         )
         self._recovery = Recovery(redis, work_queue, list(queues))
+        self._taker = Taker(redis, work_queue.keys, queues, ReclaimJob)
+        self._taking = threading.Lock()
+        """Held by the thread that waits for the next job, and sees to what is to be done now and then."""
+        self._broken = threading.Event()
+        """Set when one thread cannot go on: then none does, and whoever runs the worker starts it anew."""
+        self._completed = 0
+        self._heard_of = float("-inf")
+        """When RQ was told last that the worker lives, on the monotonic clock."""
         self._orphans_checked = self._cleaned = time.monotonic()
         self._maintained = float("-inf")
         self._stop = stop
 
-    def work(self, *args: Any, **kwargs: Any) -> bool:
-        """Work as RQ's workers do, and queue due retries meanwhile."""
-        ended = threading.Event()
+    @property
+    def pulse(self) -> Pulse:
+        """That of the thread which has not moved for longest."""
+        return max(list(self._pulses.values()) or [Pulse()], key=lambda pulse: pulse.age)
+
+    def work(self, burst: bool = False, **_kwargs: Any) -> bool:  # type: ignore[override]
+        """Work until told to stop, or with `burst` until there is nothing that can be worked on; whether there was."""
         self._recovery.promote_due()
-        thread = threading.Thread(target=self._promote_until, args=(ended,), name="due-jobs", daemon=True)
-        thread.start()
+        self._broken.clear()
+        self._completed, self._heard_of = 0, float("-inf")
+        ended = threading.Event()
+        due = threading.Thread(target=self._promote_until, args=(ended,), name="due-jobs", daemon=True)
+        others = [
+            threading.Thread(target=self._serve, args=(burst,), name=f"gateway-{number}", daemon=True)
+            for number in range(1, self._settings.gateways_at_once)
+        ]
+        due.start()
         try:
-            return bool(super().work(*args, **kwargs))
+            self.bootstrap(None)
+            for thread in others:
+                thread.start()
+            self._serve(burst)
         finally:
+            self._wait_for(others)
             ended.set()
-            thread.join(timeout=5)
+            due.join(timeout=5)
+            self.teardown()  # type: ignore[no-untyped-call]
             if self._events is not None:
                 self._events.flush()
+        return bool(self._completed)
+
+    def _serve(self, burst: bool) -> None:
+        """What each thread does: take a job, do it, take the next."""
+        me = threading.get_ident()
+        self._pulses[me] = Pulse()
+        try:
+            while (taken := self.dequeue_job_and_maintain_ttl(None if burst else WAIT_SECONDS)) is not None:
+                self.execute_job(*taken)
+                self._completed += 1
+        except RedisError as error:
+            log.error("worker lost redis with a job in hand", reason=str(error))
+            self._broken.set()
+        except Exception:
+            log.exception("worker cannot go on")
+            self._broken.set()
+        finally:
+            self._pulses.pop(me, None)
+            self._reclaimer.rest()
+
+    def _wait_for(self, threads: list[threading.Thread]) -> None:
+        """Until each has ended its job; RQ is told meanwhile that the worker lives."""
+        for thread in threads:
+            while thread.is_alive():
+                thread.join(HEARTBEAT_SECONDS)
+                if thread.is_alive():
+                    with suppress(RedisError):
+                        self.heartbeat()
 
     def dequeue_job_and_maintain_ttl(
         self, timeout: int | None, max_idle_time: int | None = None
-    ) -> tuple[Job, Queue] | None:
+    ) -> tuple[Any, Queue] | None:
         """Wait for the next job; None when told to stop, or where there is none and the timeout is None.
 
         RQ's own wait is ended by an exception out of the signal handler, also with a job in hand that nobody has
         started then; and it comes back to a Redis that was away after a minute only.
         """
-        while not self._stop.is_set():
-            self.pulse.beat()
-            try:
-                self.set_state(WorkerStatus.IDLE)
-                self.heartbeat()
-                if self.should_run_maintenance_tasks:
-                    self.run_maintenance_tasks()
-                return self.queue_class.dequeue_any(
-                    self._ordered_queues,
-                    None if timeout is None else WAIT_SECONDS,
-                    connection=self.connection,
-                    job_class=self.job_class,
-                    serializer=self.serializer,
-                )
-            except DequeueTimeout:
+        pulse, idle_since = self._pulses.setdefault(threading.get_ident(), Pulse()), time.monotonic()
+        while not (self._stop.is_set() or self._broken.is_set()):
+            pulse.beat()
+            if time.monotonic() - idle_since > IDLE_SECONDS:
+                self._reclaimer.rest()
+                idle_since = time.monotonic()
+            if not self._taking.acquire(timeout=WAIT_SECONDS):
                 continue
+            try:
+                taken = self._take()
+                if taken is not None or timeout is None:
+                    return taken
+                taken = self._taker.wait(timeout)
+                if taken is not None:
+                    return taken
+            except SuspendedError:
+                if timeout is None:
+                    return None
+                self.set_state(WorkerStatus.SUSPENDED)
+                self._stop.wait(WAIT_SECONDS)
             except (RedisConnectionError, RedisTimeoutError) as error:
                 log.error("worker lost redis, trying again", reason=str(error))
                 self._stop.wait(RECONNECT_SECONDS)
+            finally:
+                self._taking.release()
         return None
+
+    def _take(self) -> tuple[Any, Queue] | None:
+        """See to what is to be done now and then, and take a job if there is one."""
+        if self.should_run_maintenance_tasks:
+            self.run_maintenance_tasks()
+        with self.connection.pipeline(transaction=False) as pipe:
+            if time.monotonic() - self._heard_of > HEARTBEAT_SECONDS:
+                self._heard_of = time.monotonic()
+                self.set_state(WorkerStatus.BUSY if self.executions else WorkerStatus.IDLE, pipeline=pipe)
+                self.heartbeat(pipeline=pipe)
+            return self._taker.take(pipe)
 
     def execute_job(self, job: ReclaimJob, queue: Queue) -> None:  # type: ignore[override]
         """Run a job here and now, never longer than a job of ours may take."""
         job.do = self._do
-        # Whatever its record says: it fails and is replayed where it was found.
+        # Whatever its record says: it fails and is replayed where it was found, and is kept as ours are.
         job.origin = queue.name
         job.timeout = self._settings.job_timeout
+        job.result_ttl = int(self._settings.history_days * 86400)
         job.meta = _readable_meta(job)
         JOBS_STARTED.inc()
         bind_contextvars(work=job.id)
         try:
             with JOB_SECONDS.time():
-                super().execute_job(job, queue)
+                self.perform_job(job, queue, self.prepare_execution(job))
         finally:
             clear_contextvars()
-            self.pulse.beat()
 
     def prepare_job_execution(self, job: Job, remove_from_intermediate_queue: bool = False) -> None:
         """Start a job, and with that take it out of the intermediate queue, however many queues this worker has."""
         super().prepare_job_execution(job, remove_from_intermediate_queue=True)
+
+    def handle_execution_ended(self, job: Job, queue: Queue, heartbeat_ttl: int) -> None:
+        """Note when; what is written of the job next tells RQ that it lived until then."""
+        job.ended_at = now()
+
+    def handle_job_success(  # type: ignore[override]
+        self, job: ReclaimJob, queue: Queue, started_job_registry: StartedJobRegistry, execution: Execution
+    ) -> None:
+        """Finish a job in one transaction: none of ours has dependents or repeats, and what a forged one has stays."""
+        assert job.started_at is not None
+        assert job.ended_at is not None
+        with self.connection.pipeline(transaction=True) as pipe:
+            self.increment_successful_job_count(pipe)
+            self.increment_total_working_time(job.ended_at - job.started_at, pipe)
+            job._handle_success(  # RQ has no public way to finish a job without looking for dependents
+                job.result_ttl,
+                pipeline=pipe,
+                worker_name=self.name,
+                execution_id=execution.id,
+                execution_started_at=execution.created_at,
+                execution_ended_at=job.ended_at,
+            )
+            job.cleanup(job.result_ttl, pipeline=pipe, remove_from_queue=False)
+            self.cleanup_execution(job, pipeline=pipe, execution=execution)
+            pipe.execute()
+
+    def cleanup_execution(self, job: Job, pipeline: Pipeline, execution: Execution | None = None) -> None:
+        """Take an execution out of RQ's registries, with whatever ends it."""
+        super().cleanup_execution(job, pipeline, execution)
+        if not self.executions:
+            self.set_state(WorkerStatus.IDLE, pipeline=pipeline)
 
     def get_heartbeat_ttl(self, job: Job, working_time: float = 0.0) -> int:
         """When a job that is still running has lost its worker, seconds from its start."""
@@ -361,6 +472,7 @@ class ReclaimWorker(SimpleWorker):
     def _promote_until(self, ended: threading.Event) -> None:
         failing = False
         while not ended.wait(1.0 if failing else DUE_SECONDS):
+            Deadline.strike()
             try:
                 self._recovery.promote_due()
                 self.redis_pulse.beat()

@@ -12,12 +12,14 @@ import json
 import os
 import random
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from redis import Redis
 from redis.client import Pipeline
 
 import producer.service
@@ -25,6 +27,7 @@ import workers.reclaimer
 import workers.service
 from shared.difference import Change, Difference
 from shared.inventory import Inventory
+from shared.keys import Keys
 from shared.kube.api import KubeApi
 from shared.log import configure
 from shared.models import IPAddress, Work
@@ -41,13 +44,18 @@ _numbers = itertools.count()
 MUTATIONS = ("owner-check", "second-look", "lock", "transaction")
 
 
+class _Changed(threading.local):
+    """Of each thread, whether it changed the gateway that it opened last."""
+
+    is_so = False
+
+
 class WitnessedDriver:
     """Notes what a driver does, and when."""
 
     def __init__(self, driver: Driver, directory: Path) -> None:
         self.name = driver.name
-        self.changed = False
-        """Whether the gateway that was opened last was changed."""
+        self.changed = _Changed()
         self._driver = driver
         self.slow = float(os.environ["CHAOS_SLOW"])
         # Not the process id: those come again.
@@ -56,7 +64,7 @@ class WitnessedDriver:
 
     @contextmanager
     def open(self, pod: GatewayPod) -> Iterator[Gateway]:
-        self.changed = False
+        self.changed.is_so = False
         number = next(_numbers)
         self.note(number, "opened", pod=pod.uid, process=self._process)
         try:
@@ -84,14 +92,14 @@ class _WitnessedGateway:
     def carry_out(self, steps: Sequence[Step], fence: Fence) -> None:
         if not steps:
             return
-        if not self._driver.changed and random.random() < self._driver.slow:
+        if not self._driver.changed.is_so and random.random() < self._driver.slow:
             time.sleep(random.uniform(*SLOW_SECONDS))
 
         def passed() -> None:
             fence()
             self._driver.note(self._number, "began")
 
-        self._driver.changed = True
+        self._driver.changed.is_so = True
         self._gateway.carry_out(steps, passed)
         self._driver.note(self._number, "ended")
 
@@ -100,9 +108,14 @@ class _NoLock(GatewayLock):
     """Has every gateway, always."""
 
     @classmethod
-    def try_acquire(cls, *args: Any, **kwargs: Any) -> GatewayLock:
-        redis, keys, gateway, lifetime, *_ = args
+    def ask_for(
+        cls, pipe: Pipeline, redis: Redis, keys: Keys, gateway: str, lifetime: float, holder: str = ""
+    ) -> GatewayLock:
+        pipe.delete(keys.taken(gateway))
         return cls(redis, keys, gateway, "nobody", lifetime)
+
+    def answered(self, answer: object) -> GatewayLock | None:
+        return self
 
     def ensure_held(self) -> None:
         pass
@@ -167,7 +180,7 @@ def main() -> None:
     if without == "owner-check":
         Cluster.owners = _ownerless(Cluster.owners, lambda: True)  # type: ignore[method-assign]
     if without == "second-look":
-        Cluster.owners = _ownerless(Cluster.owners, lambda: drivers[-1].changed)  # type: ignore[method-assign]
+        Cluster.owners = _ownerless(Cluster.owners, lambda: drivers[-1].changed.is_so)  # type: ignore[method-assign]
     if without == "lock":
         workers.reclaimer.GatewayLock = _NoLock  # type: ignore[attr-defined]
     workers.service.run(settings)

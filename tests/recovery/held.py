@@ -100,7 +100,8 @@ def main() -> None:
     replaced.open_driver, replaced.ReclaimWorker = open_driver, HeldWorker
     replaced = workers.worker
     replaced.Recovery = NotingRecovery
-    settings = load_settings()
+    # One job in hand at a time, which is the one that it is caught with.
+    settings = load_settings(gateways_at_once=1)
     configure(settings)
     service.run(settings)
 

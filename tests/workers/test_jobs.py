@@ -34,6 +34,9 @@ class NothingDone(Reclaimer):
         self.asked.append(work.id)
         raise NotImplementedError
 
+    def rest(self) -> None:
+        pass
+
 
 @pytest.fixture
 def done(work_queue: WorkQueue, settings: Settings) -> NothingDone:

@@ -67,13 +67,13 @@ def test_work_that_is_done_right_before_the_lock_is_free_is_not_done_again(
     work_queue: WorkQueue, reclaimer: Reclaimer, rounds: Counted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     work_queue.publish_now([WORK], "published")
-    acquire = GatewayLock.try_acquire
+    ask = GatewayLock.ask_for
 
-    def acquire_late(*args: Any, **kwargs: Any) -> GatewayLock | None:
+    def ask_late(*args: Any, **kwargs: Any) -> GatewayLock:
         conclude(work_queue)
-        return acquire(*args, **kwargs)
+        return ask(*args, **kwargs)
 
-    monkeypatch.setattr(GatewayLock, "try_acquire", acquire_late)
+    monkeypatch.setattr(GatewayLock, "ask_for", ask_late)
     assert reclaimer.run(WORK).outcome is Outcome.RECLAIMED
     assert rounds.rounds == 0
     assert outcomes(work_queue) == ["reclaimed"]

@@ -1,75 +1,88 @@
-"""A worker with a node's queue beside the general one loses no job with itself, just as one with one queue."""
+"""Which job is taken next: none is lost with a worker, none is taken of a gateway that somebody works on."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
 
 import pytest
-from rq import Queue
-from rq.exceptions import DequeueTimeout
+from rq.job import Job
 from rq.serializers import JSONSerializer
+from rq.suspension import suspend
 
 from shared.models import Work, parse_work
 from shared.queue import WorkQueue
 from tests.payloads import release
 from tests.waiting import eventually
 from workers.jobs import ReclaimJob
+from workers.lock import GatewayLock
+from workers.taking import SuspendedError, Taker
 from workers.unbreakable import UnbreakableQueue
 
 pytestmark = pytest.mark.server
 
-Take = Callable[[int | None], tuple[ReclaimJob, Queue] | None]
 
-
-@pytest.fixture
-def queues(work_queue: WorkQueue) -> list[UnbreakableQueue]:
-    names = (work_queue.node_queue("node-1"), work_queue.name)
+def opened(work_queue: WorkQueue, *names: str) -> list[UnbreakableQueue]:
     return [UnbreakableQueue(name, connection=work_queue.redis, serializer=JSONSerializer) for name in names]
 
 
 @pytest.fixture
-def take(work_queue: WorkQueue, queues: list[UnbreakableQueue]) -> Take:
-    return lambda timeout: UnbreakableQueue.dequeue_any(  # type: ignore[return-value]
-        queues, timeout, connection=work_queue.redis, job_class=ReclaimJob, serializer=JSONSerializer
-    )
+def queues(work_queue: WorkQueue) -> list[UnbreakableQueue]:
+    """A node's, and the general one."""
+    return opened(work_queue, work_queue.node_queue("node-1"), work_queue.name)
 
 
-def publish(work_queue: WorkQueue, work_id: str) -> Work:
-    work = parse_work(release(id=work_id))
+@pytest.fixture
+def taker(work_queue: WorkQueue, queues: list[UnbreakableQueue]) -> Taker:
+    return Taker(work_queue.redis, work_queue.keys, queues, ReclaimJob)
+
+
+def take(work_queue: WorkQueue, taker: Taker) -> str | None:
+    with work_queue.redis.pipeline(transaction=False) as pipe:
+        taken = taker.take(pipe)
+    return taken[0].id if taken else None
+
+
+def publish(work_queue: WorkQueue, work_id: str, gateway: str = "gw1") -> Work:
+    work = parse_work(release(id=work_id, gateway=gateway))
     work_queue.publish_now([work], "published")
     return work
 
 
+def lock(work_queue: WorkQueue, gateway: str) -> GatewayLock:
+    held = GatewayLock.try_acquire(work_queue.redis, work_queue.keys, gateway, 30)
+    assert held is not None
+    return held
+
+
 def test_a_job_is_in_between_until_it_is_started(
-    work_queue: WorkQueue, queues: list[UnbreakableQueue], take: Take
+    work_queue: WorkQueue, queues: list[UnbreakableQueue], taker: Taker
 ) -> None:
     publish(work_queue, "release-1")
-    taken = take(None)
-    assert taken is not None
-    assert (taken[0].id, taken[1].name) == ("release-1", work_queue.name)
+    assert take(work_queue, taker) == "release-1"
     assert queues[1].intermediate_queue.get_job_ids() == ["release-1"]
     assert queues[1].get_job_ids() == []
-    assert take(None) is None
+    assert take(work_queue, taker) is None
 
 
-def test_the_nodes_own_jobs_come_first(work_queue: WorkQueue, queues: list[UnbreakableQueue], take: Take) -> None:
-    for work_id in ("release-1", "release-2"):
-        publish(work_queue, work_id)
+def test_the_nodes_own_jobs_come_first(work_queue: WorkQueue, queues: list[UnbreakableQueue], taker: Taker) -> None:
+    for number in (1, 2):
+        publish(work_queue, f"release-{number}", f"gw{number}")
     work_queue.redis.lmove(queues[1].key, queues[0].key, "RIGHT", "LEFT")
-    taken = [take(None), take(None)]
-    assert [each[0].id for each in taken if each] == ["release-2", "release-1"]
+    assert [take(work_queue, taker), take(work_queue, taker)] == ["release-2", "release-1"]
     assert queues[0].intermediate_queue.get_job_ids() == ["release-2"]
 
 
-def test_a_job_that_is_waited_for_is_in_between_too(
-    work_queue: WorkQueue, queues: list[UnbreakableQueue], take: Take
-) -> None:
+@pytest.mark.parametrize("of_a_node", [True, False])
+def test_a_job_that_is_waited_for_is_in_between_too(work_queue: WorkQueue, of_a_node: bool) -> None:
+    names = [work_queue.node_queue("node-1")] * of_a_node + [work_queue.name]
+    queues = opened(work_queue, *names)
+    taker = Taker(work_queue.redis, work_queue.keys, queues, ReclaimJob)
+    assert take(work_queue, taker) is None
     found: list[str] = []
 
     def wait() -> None:
-        taken = take(5)
+        taken = taker.wait(5)
         found.append(taken[0].id if taken else "")
 
     thread = threading.Thread(target=wait)
@@ -78,9 +91,101 @@ def test_a_job_that_is_waited_for_is_in_between_too(
     publish(work_queue, "release-1")
     thread.join(10)
     assert found == ["release-1"]
-    eventually(lambda: queues[1].intermediate_queue.get_job_ids() == ["release-1"], "it to be in between")
+    eventually(lambda: queues[-1].intermediate_queue.get_job_ids() == ["release-1"], "it to be in between")
 
 
-def test_no_job_is_told_as_rq_tells_it(take: Take) -> None:
-    with pytest.raises(DequeueTimeout):
-        take(1)
+def test_waiting_ends_where_none_comes(work_queue: WorkQueue, taker: Taker) -> None:
+    assert take(work_queue, taker) is None
+    assert taker.wait(1) is None
+
+
+def test_jobs_of_a_gateway_that_somebody_has_are_passed_over_and_keep_their_places(
+    work_queue: WorkQueue, queues: list[UnbreakableQueue], taker: Taker
+) -> None:
+    busy = [f"busy-{number}" for number in range(120)]
+    for work_id in busy:
+        publish(work_queue, work_id, "gw1")
+    publish(work_queue, "other-1", "gw2")
+    held = lock(work_queue, "gw1")
+    assert take(work_queue, taker) == "other-1"
+    assert take(work_queue, taker) is None
+    assert queues[1].get_job_ids() == busy
+    held.release()
+    assert take(work_queue, taker) == "busy-0"
+
+
+def test_a_job_that_comes_for_a_busy_gateway_while_one_waits_goes_back(
+    work_queue: WorkQueue, queues: list[UnbreakableQueue], taker: Taker
+) -> None:
+    lock(work_queue, "gw1")
+    assert take(work_queue, taker) is None
+    threading.Timer(0.2, publish, (work_queue, "release-1")).start()
+    assert taker.wait(5) is None
+    assert queues[1].get_job_ids() == ["release-1"]
+    assert queues[1].intermediate_queue.get_job_ids() == []
+
+
+def test_where_only_busy_gateways_have_jobs_the_next_look_is_soon(work_queue: WorkQueue, taker: Taker) -> None:
+    publish(work_queue, "release-1")
+    held = lock(work_queue, "gw1")
+    assert take(work_queue, taker) is None
+    began = time.monotonic()
+    assert taker.wait(5) is None
+    assert time.monotonic() - began < 1
+    held.release()
+    assert take(work_queue, taker) == "release-1"
+
+
+@pytest.mark.parametrize("waited_for", [False, True])
+def test_one_job_of_a_gateway_is_taken_and_the_next_when_its_worker_has_had_the_lock(
+    work_queue: WorkQueue, queues: list[UnbreakableQueue], waited_for: bool
+) -> None:
+    taker = Taker(work_queue.redis, work_queue.keys, queues[1:], ReclaimJob)
+    if waited_for:
+        assert take(work_queue, taker) is None
+        threading.Timer(0.2, publish, (work_queue, "release-1")).start()
+        taken = taker.wait(5)
+        assert taken is not None
+    else:
+        publish(work_queue, "release-1")
+        assert take(work_queue, taker) == "release-1"
+    publish(work_queue, "release-2")
+    assert take(work_queue, taker) is None
+    lock(work_queue, "gw1").release()
+    assert take(work_queue, taker) == "release-2"
+
+
+def test_where_the_worker_dies_before_it_asks_for_the_lock_the_gateway_waits_a_moment(
+    work_queue: WorkQueue, taker: Taker
+) -> None:
+    for work_id in ("release-1", "release-2"):
+        publish(work_queue, work_id)
+    assert take(work_queue, taker) == "release-1"
+    began = time.monotonic()
+    assert eventually(lambda: take(work_queue, taker), "the other job") == "release-2"
+    assert 0.5 < time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize("record", [b"no hash", None])
+def test_a_job_of_no_known_gateway_is_taken(work_queue: WorkQueue, taker: Taker, record: bytes | None) -> None:
+    publish(work_queue, "release-1")
+    work_queue.redis.delete(work_queue.keys.record("release-1"))
+    if record is not None:
+        work_queue.redis.set(work_queue.keys.record("release-1"), record)
+    lock(work_queue, "gw1")
+    assert take(work_queue, taker) == "release-1"
+
+
+def test_one_whose_job_is_gone_is_no_job(work_queue: WorkQueue, queues: list[UnbreakableQueue], taker: Taker) -> None:
+    publish(work_queue, "release-1")
+    work_queue.redis.delete(Job.key_for("release-1"))
+    assert take(work_queue, taker) is None
+    assert queues[1].intermediate_queue.get_job_ids() == []
+
+
+def test_nothing_is_taken_while_workers_are_suspended(work_queue: WorkQueue, taker: Taker) -> None:
+    publish(work_queue, "release-1")
+    suspend(work_queue.redis)
+    with pytest.raises(SuspendedError):
+        take(work_queue, taker)
+    assert work_queue.queue.get_job_ids() == ["release-1"]

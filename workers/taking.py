@@ -1,0 +1,167 @@
+"""Which job a worker takes next: the first one whose gateway nobody works on.
+
+Whoever has a gateway takes over what is pending there, and ends those jobs with its own (`workers.ending`). So a job
+whose gateway is being worked on is left where it is: whoever took it could only hand it back. That is what keeps a
+thousand releases of one gateway from standing in the way of another gateway's one, and it keeps the queue's order in
+all else.
+
+A gateway counts as worked on from the moment one of its jobs is taken, for as long as it takes to ask for its lock.
+A job is off the queue and in RQ's intermediate queue in one step, so that none is lost with a worker that dies then.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from rq.job import Job
+from rq.suspension import WORKERS_SUSPENDED
+
+from shared.scripts import Script
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from redis import Redis
+    from redis.client import Pipeline
+    from rq import Queue
+
+    from shared.keys import Keys
+    from workers.unbreakable import UnbreakableQueue
+
+LOOKED_THROUGH = 5000
+"""Jobs of busy gateways that are passed over at most: Redis serves nobody else meanwhile."""
+BUSY_PAUSE = 0.02
+"""How soon the queue is looked at again where all its jobs are of busy gateways, seconds."""
+TAKEN_SECONDS = 1.0
+"""How long a gateway counts as worked on whose worker has not asked for its lock yet, and may have died."""
+PAUSE_PER_PASSED = 1e-5
+"""How much later for each job that has to be passed over, so that looking takes Redis a tenth of its time at most."""
+
+_STORED = """
+local function stored(id)
+    local found = redis.pcall('HGETALL', 'rq:job:' .. id)
+    -- Where something else is stored, there is no job.
+    return found.err and {} or found
+end
+"""
+
+_TAKE = Script(
+    _STORED
+    + """
+if redis.call('EXISTS', KEYS[1]) == 1 then return 'suspended' end
+local busy, passed = {}, 0
+for number = 2, #KEYS do
+    local queue, start = KEYS[number], 0
+    while passed < tonumber(ARGV[5]) do
+        local ids = redis.call('LRANGE', queue, start, start + 49)
+        for _, id in ipairs(ids) do
+            local gateway = redis.pcall('HGET', ARGV[1] .. id, 'gateway')
+            -- A record that is none, whoever wrote it, says nothing.
+            if type(gateway) ~= 'string' then gateway = nil end
+            if gateway and busy[gateway] == nil then
+                busy[gateway] = redis.call('EXISTS', ARGV[2] .. gateway, ARGV[3] .. gateway) > 0
+            end
+            if not gateway or not busy[gateway] then
+                if gateway then redis.call('SET', ARGV[3] .. gateway, id, 'PX', ARGV[4]) end
+                redis.call('LREM', queue, 1, id)
+                redis.call('RPUSH', queue .. ':intermediate', id)
+                return {queue, id, stored(id)}
+            end
+            passed = passed + 1
+        end
+        if #ids < 50 then break end
+        start = start + 50
+    end
+end
+return passed
+"""
+)
+
+_UNLESS_BUSY = Script(
+    _STORED
+    + """
+local gateway = redis.pcall('HGET', ARGV[1] .. ARGV[5], 'gateway')
+if type(gateway) ~= 'string' then return stored(ARGV[5]) end
+if redis.call('EXISTS', ARGV[2] .. gateway, ARGV[3] .. gateway) == 0 then
+    redis.call('SET', ARGV[3] .. gateway, ARGV[5], 'PX', ARGV[4])
+    return stored(ARGV[5])
+end
+if redis.call('LREM', KEYS[2], 1, ARGV[5]) == 1 then redis.call('LPUSH', KEYS[1], ARGV[5]) end
+return false
+"""
+)
+
+
+class SuspendedError(Exception):
+    """Somebody suspended all workers of this Redis (`rq suspend`)."""
+
+
+class Taker:
+    """Takes jobs off some queues, the first one's before those of the others."""
+
+    def __init__(self, redis: Redis, keys: Keys, queues: Sequence[UnbreakableQueue], job_class: type[Job]) -> None:
+        self._redis = redis
+        self._queues = queues
+        self._job_class = job_class
+        self._args = [keys.record(""), keys.lock(""), keys.taken(""), int(1000 * TAKEN_SECONDS)]
+        self._passed = 0
+        """How many jobs the last look passed over."""
+
+    def take(self, pipe: Pipeline) -> tuple[Job, Queue] | None:
+        """The next job that can be worked on now; None where there is none.
+
+        Args:
+            pipe: what else Redis is to be told, in the same round trip.
+
+        Raises:
+            SuspendedError: no job is to be taken.
+        """
+        while True:
+            _TAKE.join(pipe, [WORKERS_SUSPENDED, *(queue.key for queue in self._queues)], [*self._args, LOOKED_THROUGH])
+            taken = pipe.execute()[-1]
+            if taken == b"suspended":
+                raise SuspendedError
+            if isinstance(taken, int):
+                self._passed = taken
+                return None
+            found = self._read(taken[0].decode(), taken[1].decode(), taken[2])
+            if found is not None:
+                return found
+
+    def wait(self, seconds: float) -> tuple[Job, Queue] | None:
+        """Right after `take` found none: wait for a job that comes.
+
+        Args:
+            seconds: how long at most.
+
+        Returns:
+            the job; None when it is time to `take` again.
+        """
+        if self._passed:
+            # When a gateway is free again, nobody says so.
+            time.sleep(min(BUSY_PAUSE + PAUSE_PER_PASSED * self._passed, seconds))
+            return None
+        key, job_id = self._blocking(seconds)
+        if job_id is None:
+            return None
+        stored = _UNLESS_BUSY.run(self._redis, [key, f"{key}:intermediate"], [*self._args, job_id])
+        return None if stored is None else self._read(key, job_id, stored)
+
+    def _blocking(self, seconds: float) -> tuple[str, str | None]:
+        keys = [queue.key for queue in self._queues]
+        found: Any
+        if len(keys) == 1:
+            found = self._redis.blmove(keys[0], f"{keys[0]}:intermediate", seconds)  # type: ignore[arg-type]
+            return keys[0], found.decode() if found else None
+        found = self._redis.blpop(keys, seconds)
+        if not found:
+            return keys[0], None
+        key, job_id = found[0].decode(), found[1].decode()
+        # Redis cannot wait for one of several lists and move: who dies here leaves it to who looks for orphans.
+        self._redis.rpush(f"{key}:intermediate", job_id)
+        return key, job_id
+
+    def _read(self, key: str, job_id: str, stored: list[bytes]) -> tuple[Job, Queue] | None:
+        queue = next(each for each in self._queues if each.key == key)
+        return queue.read(job_id, dict(zip(stored[::2], stored[1::2], strict=True)), self._job_class)
