@@ -16,6 +16,7 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from ipaddress import ip_address
+from itertools import pairwise
 from typing import Any
 
 from rq import Worker
@@ -173,6 +174,24 @@ class Field(MeasuredStage):
         """When a worker saw the address gone that it had deleted, since the epoch; else when it told the outcome."""
         events = {event["event"]: event["at"] for event in self.work_queue.records.events(work_id)}
         return float(events.get("deleted") or events["outcome"])
+
+    def milestones(self, work_id: str, began: float) -> dict[str, float]:
+        """How long a release took from each step of its life to the next, ms, from the event at `began` on."""
+        records = self.work_queue.records
+        work = records.work(work_id)
+        assert work is not None
+        events = {event["event"]: float(event["at"]) for event in records.events(work_id)}
+        reached = {"event": began, "seen by the producer": work.seen_at} | {
+            step: events[name]
+            for step, name in (
+                ("being published", "published"),
+                ("taken by a worker", "taken"),
+                ("seen gone", "deleted"),
+                ("outcome recorded", "outcome"),
+            )
+        }
+        steps = list(reached)
+        return {after: 1000 * (reached[after] - reached[before]) for before, after in pairwise(steps)}
 
     def work_of(self, eip: str) -> str:
         """Id of the release of an EIP."""

@@ -22,15 +22,20 @@ Deletions = Callable[[Sequence[str]], list[float]]
 """Lets EIPs go, all at once; for each how many seconds later its address was gone."""
 
 
+Milestones = list[dict[str, float]]
+
+
 @contextmanager
-def ours(field: Field, driver: str) -> Iterator[Deletions]:
-    """A producer and a worker."""
+def ours(field: Field, driver: str, milestones: Milestones | None = None) -> Iterator[Deletions]:
+    """A producer and a worker; what each release's way was made of is added to `milestones`."""
     with field.product(driver=driver):
 
         def delete(eips: Sequence[str]) -> list[float]:
             before = field.outcomes()
             began = field.vanish(eips)
             field.wait_for_outcomes(before + len(eips), QUICK_POLL)
+            if milestones is not None:
+                milestones.extend(field.milestones(field.work_of(eip), began) for eip in eips)
             return [field.gone_at(field.work_of(eip)) - began for eip in eips]
 
         yield delete

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
-from benchmarks.cases.sides import Deletions, cleaned, follower, ours, script
+from benchmarks.cases.sides import Deletions, Milestones, cleaned, follower, ours, script
 from benchmarks.field import EXEC_SECONDS, Field
 from benchmarks.harness import Case, Measured, Ratio, divided, interleaved, percentile
 
@@ -19,6 +19,7 @@ def measure(field: Field, quick: bool) -> Measured:
     turns, count = (2, 15) if quick else (5, 30)
     field.exec_latency(EXEC_SECONDS)
     all_of: dict[str, list[float]] = {}
+    way: dict[str, Milestones] = {NETLINK: [], EXEC: []}
 
     def one_by_one(
         side: str, opened: Callable[[dict[str, str]], AbstractContextManager[Deletions]], number: int
@@ -32,8 +33,8 @@ def measure(field: Field, quick: bool) -> Measured:
         return statistics.median(seconds)
 
     sides = {
-        NETLINK: lambda: one_by_one(NETLINK, lambda _: ours(field, "netlink"), count),
-        EXEC: lambda: one_by_one(EXEC, lambda _: ours(field, "exec"), count),
+        NETLINK: lambda: one_by_one(NETLINK, lambda _: ours(field, "netlink", way[NETLINK]), count),
+        EXEC: lambda: one_by_one(EXEC, lambda _: ours(field, "exec", way[EXEC]), count),
         KUBE_OVN: lambda: one_by_one(KUBE_OVN, lambda _: follower(field, "kube_ovn"), count),
         KOPF: lambda: one_by_one(KOPF, lambda _: follower(field, "kopf_operator"), count),
         KUBECTL: lambda: one_by_one(KUBECTL, lambda planted: script(field, 0, planted), max(5, count // 3)),
@@ -65,7 +66,14 @@ def measure(field: Field, quick: bool) -> Measured:
             Ratio("kopf handler / ours, exec", divided(medians[KOPF], medians[EXEC])),
             Ratio("kubectl script / ours, exec", divided(medians[KUBECTL], medians[EXEC])),
         ],
-        facts={"exec latency, s": EXEC_SECONDS, "p99 over all turns, ms": round(1000 * percentile(netlink, 99), 2)},
+        facts={
+            "exec latency, s": EXEC_SECONDS,
+            "p99 over all turns, ms": round(1000 * percentile(netlink, 99), 2),
+            "where the time goes, median in ms until": {
+                side: {step: round(statistics.median(each[step] for each in found), 2) for step in found[0]}
+                for side, found in way.items()
+            },
+        },
     )
 
 
