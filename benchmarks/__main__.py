@@ -39,10 +39,8 @@ def main() -> int:
     report = arguments.report or (None if quick else RESULTS)
     chosen = [case for case in CASES if not arguments.cases or case.name in arguments.cases]
     prepare()
-    found = run(chosen, quick=quick)
+    found = run(chosen, report, quick=quick)
     sys.stdout.write(table(found))
-    if report is not None:
-        keep(found, report)
     beyond = [
         f"{name}: {ratio['name']}"
         for name, case in found["cases"].items()
@@ -55,8 +53,8 @@ def main() -> int:
     return 0
 
 
-def run(cases: list[Case], *, quick: bool) -> dict[str, Any]:
-    """The results of some cases, as JSON types."""
+def run(cases: list[Case], report: Path | None, *, quick: bool) -> dict[str, Any]:
+    """The results of some cases, as JSON types; each is kept as soon as it is there."""
     found: dict[str, Any] = {}
     with Field() as field:
         facts = described(field.work_queue.redis)
@@ -67,6 +65,8 @@ def run(cases: list[Case], *, quick: bool) -> dict[str, Any]:
             seconds = round(time.monotonic() - began, 1)
             found[case.name] = {"question": case.question, "took, s": seconds, "machine": facts, **measured}
             field.exec_latency(0)
+            if report is not None:
+                keep({"cases": {case.name: found[case.name]}}, report)
     return {"cases": found}
 
 

@@ -155,6 +155,17 @@ def described(redis: Redis) -> dict[str, Any]:
     }
 
 
+def processor_seconds(pid: int | None = None) -> float:
+    """What a process has used so far, or the whole machine without one; of all cores together."""
+    ticks = os.sysconf("SC_CLK_TCK")
+    if pid is not None:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
+        return (int(fields[11]) + int(fields[12])) / ticks
+    # user, nice, system, idle, iowait, irq, softirq, …: all but the two in which it does nothing.
+    times = [int(each) for each in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
+    return (sum(times) - times[3] - times[4]) / ticks
+
+
 def progress(line: str) -> None:
     """Tell whoever waits."""
     sys.stderr.write(f"  {line}\n")

@@ -61,8 +61,12 @@ async def follow(prefix_length: int) -> None:
     """Follow the API's EIPs for ever."""
     async with KubernetesApi.from_kubeconfig(Path(os.environ["EIP_RECLAIMER_KUBECONFIG"])) as api:
         gateways = Gateways(api, await pods_by_gateway(api), prefix_length)
-        tell(ready=True)
+        ready = False
         async for event in api.follow(EIPS):
+            if not ready:
+                # It has listed, so from now on it misses nothing.
+                ready = True
+                tell(ready=True)
             if event.type == "DELETED":
                 gateways.release(event.object)
 
