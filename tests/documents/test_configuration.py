@@ -1,0 +1,66 @@
+"""The page of all settings is current, and every variable that is named anywhere is a setting."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from cli.settings import PREFIX
+from shared.settings import Settings
+from tests.documents import reference
+from tests.documents.markdown import ROOT
+
+PAGE = ROOT / "docs" / "configuration.md"
+VARIABLES = {PREFIX + name.upper() for name in Settings.model_fields}
+OF_TESTS = {"EIP_RECLAIMER_NO_SKIPS"}
+NAMED = re.compile(rf"(?<![A-Z_]){PREFIX}[A-Z0-9]\w*")
+PLACES = [
+    *("README.md", "README.zh-CN.md", "CHANGELOG.md", "docs", "cli", "shared", "producer", "workers", "dashboard"),
+    *("Makefile", "helm", "Dockerfile", "docker-compose.yml", ".ci"),
+]
+
+
+def files(place: str) -> list[Path]:
+    """The text files there; none where there is no such place."""
+    path = ROOT / place
+    found = [path] if path.is_file() else sorted(each for each in path.rglob("*") if each.is_file())
+    return [each for each in found if each.suffix not in (".png", ".pyc", ".tgz")]
+
+
+def test_the_page_is_what_make_reference_writes() -> None:
+    assert PAGE.read_text(encoding="utf-8") == reference.page(), "run `make reference`"
+
+
+def test_every_setting_has_a_row_and_every_row_a_setting() -> None:
+    assert set(re.findall(rf"^\| `({PREFIX}\w+)`", PAGE.read_text(), re.MULTILINE)) == VARIABLES
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_every_variable_that_is_named_is_a_setting(place: str) -> None:
+    named = {(name, str(file.relative_to(ROOT))) for file in files(place) for name in NAMED.findall(file.read_text())}
+    assert {each for each in named if each[0] not in VARIABLES | OF_TESTS} == set()
+
+
+def test_there_is_something_to_look_at() -> None:
+    assert all(files(place) for place in ("README.md", "README.zh-CN.md", "docs", "cli", "shared", "Makefile"))
+
+
+@pytest.mark.parametrize(
+    ("name", "key"), [("redis_url", "redisUrl"), ("queue", "queue"), ("redis_sentinel_master", "redisSentinelMaster")]
+)
+def test_a_key_of_the_chart_follows_from_the_settings_name(name: str, key: str) -> None:
+    (setting,) = (each for each in reference.settings() if each.name == name)
+    assert setting.chart_key == key
+
+
+def test_flags_are_those_that_commands_hand_to_the_settings() -> None:
+    flags = {setting.name: setting.flags for setting in reference.settings() if setting.flags}
+    assert flags == {
+        "redis_url": ("--redis-url",),
+        "kubeconfig": ("--kubeconfig",),
+        "driver": ("--driver",),
+        "dashboard_host": ("--host",),
+        "dashboard_port": ("--port",),
+    }
