@@ -60,7 +60,7 @@ class Document:
         in_block = False
         for number, line in enumerate(lines):
             before_is_blank = number == 0 or not lines[number - 1].strip()
-            in_block = line.startswith("    ") and (in_block or before_is_blank) or (in_block and not line.strip())
+            in_block = (line.startswith("    ") and (in_block or before_is_blank)) or (in_block and not line.strip())
             if not in_block:
                 kept.append(line)
         return "\n".join(kept)
@@ -92,11 +92,11 @@ class Document:
     @cached_property
     def command_lines(self) -> list[str]:
         """Lines in code blocks, and code in the text, that begin with a command of ours or with `make`."""
-        lines = [line.removeprefix("$ ") for block in self.blocks for line in _joined(block)]
+        lines = [line for block in self.blocks for line in _typed(_joined(block))]
         lines += self.spans
         # What a variable is set to for one command comes before it.
         stripped = [re.sub(r"^(?:[A-Z_]+=(?:\"[^\"]*\"|\S*) +)+", "", line.strip()) for line in lines]
-        return [line for line in stripped if re.match(r"(eip-reclaimer|make|python3? -m \w+)\b", line)]
+        return [line for line in stripped if re.match(r"(eip-reclaimer|make|python3? -m [\w.]+)(?=\s|$)", line)]
 
 
 @cache
@@ -114,6 +114,12 @@ def _slug(heading: str) -> str:
 def _joined(block: str) -> list[str]:
     """The lines of a block, those that end in a backslash joined to the next."""
     return re.sub(r"\\\n\s*", "", block).split("\n")
+
+
+def _typed(lines: list[str]) -> list[str]:
+    """What of a block is typed: where lines begin with a prompt, those; otherwise it may be any."""
+    prompted = [line.removeprefix("$ ") for line in lines if line.startswith("$ ")]
+    return prompted or lines
 
 
 def _dedent(block: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -14,6 +14,7 @@ SAYS = ("_failure", "Need", "BadParameter", "Verdict")
 """Calls beside those of error classes whose text a person reads as what is wrong."""
 
 
+@cache
 def errors() -> dict[str, str]:
     """By message, where it is made: of errors that are raised on purpose, and of what else says that something is wrong."""
     classes = _error_classes()
@@ -30,17 +31,21 @@ def errors() -> dict[str, str]:
     return found
 
 
+@cache
 def everything() -> set[str]:
     """Every text in the product's code."""
     return {
-        text for _, tree in _modules() for node in ast.walk(tree) if isinstance(node, ast.expr) and (text := _text(node))
+        text
+        for _, tree in _modules()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.expr) and (text := _text(node))
     }
 
 
-def _modules() -> Iterator[tuple[Path, ast.Module]]:
-    for package in PACKAGES:
-        for file in sorted((ROOT / package).rglob("*.py")):
-            yield file, ast.parse(file.read_text())
+@cache
+def _modules() -> list[tuple[Path, ast.Module]]:
+    files = (file for package in PACKAGES for file in sorted((ROOT / package).rglob("*.py")))
+    return [(file, ast.parse(file.read_text())) for file in files]
 
 
 def _error_classes() -> set[str]:

@@ -33,15 +33,16 @@ Every setting is an environment variable. Where a command has a flag for one, th
 a real cluster. Durations are seconds. This page is made from the settings class by `make reference`; a test sees that
 it is current.
 
-    $ eip-reclaimer settings --changed
-    VARIABLE                 VALUE                               FROM
+    $ export EIP_RECLAIMER_REDIS_URL=redis://eip-reclaimer:hunter2@redis:6379/0 EIP_RECLAIMER_DRIVER=netlink
+    $ eip-reclaimer settings --changed --driver exec
+    VARIABLE                 VALUE                                   FROM
     EIP_RECLAIMER_REDIS_URL  redis://eip-reclaimer:***@redis:6379/0  environment
-    EIP_RECLAIMER_DRIVER     netlink                             flag
+    EIP_RECLAIMER_DRIVER     exec                                    flag
 
 `eip-reclaimer settings` shows what is in force where it is run, where each value comes from (`default`, `environment`,
 `flag`), and which variables are set that are no settings. It connects to nothing, and hides passwords; `--json` is for
-scripts. In a pod: `kubectl exec deploy/eip-reclaimer-producer -- eip-reclaimer settings`. A value that is none is refused
-at the start, with the variable's name and what it has to be:
+scripts. Run it where the process runs, in a pod with `kubectl exec`. A value that is none is refused at the start,
+with the variable's name and what it has to be:
 
     $ EIP_RECLAIMER_DRIVER=ssh eip-reclaimer settings
     eip-reclaimer: settings are not valid: EIP_RECLAIMER_DRIVER: Input should be 'exec' or 'netlink'
