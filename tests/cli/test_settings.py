@@ -114,7 +114,10 @@ def test_a_value_is_shown_as_it_is_written_into_its_variable(name: str, text: st
 
 
 def test_a_variable_that_is_no_setting_is_told_and_one_of_kubernetes_is_not(run: Run) -> None:
-    link = {"EIP_RECLAIMER_REDIS_SERVICE_HOST": "10.96.0.1", "EIP_RECLAIMER_REDIS_PORT_6379_TCP": "tcp://10.96.0.1:6379"}
+    link = {
+        "EIP_RECLAIMER_REDIS_SERVICE_HOST": "10.96.0.1",
+        "EIP_RECLAIMER_REDIS_PORT_6379_TCP": "tcp://10.96.0.1:6379",
+    }
     assert run(**link).returncode == 0
     done = run("--changed", EIP_RECLAIMER_QUEU="x", **link)
     assert (done.returncode, done.stdout) == (1, "every setting is its default\n")

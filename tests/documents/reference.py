@@ -47,9 +47,16 @@ with the variable's name and what it has to be:
     $ EIP_RECLAIMER_DRIVER=ssh eip-reclaimer settings
     eip-reclaimer: settings are not valid: EIP_RECLAIMER_DRIVER: Input should be 'exec' or 'netlink'
 
-In the Helm chart a setting is a key of `settings`, named as in the column *chart*; what the chart sets by itself, such
-as the node's name, is in [kubernetes.md](kubernetes.md).
+In the Helm chart a setting is a key of `settings`, named as in the column *chart*. Where that is empty, other values of
+the chart decide, such as those for Redis and for each driver: [kubernetes.md](kubernetes.md).
 """
+
+BY_OTHER_VALUES = {
+    *("redis_url", "redis_sentinels", "redis_sentinel_master", "redis_sentinel_username", "redis_sentinel_password"),
+    *("kubeconfig", "kube_context", "driver", "node_name", "netns_dir", "http"),
+    *("dashboard_host", "dashboard_port", "dashboard_password", "dashboard_trusted_proxy"),
+}
+"""Settings that the chart derives from what it deploys, or has no use for."""
 
 TITLES = {
     "redis_url": "Redis",
@@ -84,8 +91,10 @@ class Setting:
         return PREFIX + self.name.upper()
 
     @property
-    def chart_key(self) -> str:
-        """Its key in the chart's `settings`."""
+    def chart_key(self) -> str | None:
+        """Its key in the chart's `settings`; None where other values decide."""
+        if self.name in BY_OTHER_VALUES:
+            return None
         first, *others = self.name.split("_")
         return first + "".join(word.capitalize() for word in others)
 
@@ -131,7 +140,8 @@ def page() -> str:
             ]
         variable = "<br>".join(f"`{each}`" for each in (setting.variable, *setting.flags))
         default = f"`{setting.default}`" if setting.default else "none"
-        cells = (variable, f"`{setting.chart_key}`", setting.values, default, setting.meaning)
+        chart = f"`{setting.chart_key}`" if setting.chart_key else ""
+        cells = (variable, chart, setting.values, default, setting.meaning)
         lines.append(f"| {' | '.join(cell.replace('|', '&#124;') for cell in cells)} |")
     return "\n".join(lines) + "\n"
 

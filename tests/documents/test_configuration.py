@@ -6,6 +6,7 @@ import re
 from contextlib import suppress
 
 import pytest
+import yaml
 
 from cli.settings import PREFIX
 from shared.settings import Settings
@@ -14,7 +15,8 @@ from tests.documents.markdown import ROOT
 
 PAGE = ROOT / "docs" / "configuration.md"
 VARIABLES = {PREFIX + name.upper() for name in Settings.model_fields}
-OF_TESTS = {"EIP_RECLAIMER_NO_SKIPS"}
+NO_SETTINGS = {"EIP_RECLAIMER_NO_SKIPS", "EIP_RECLAIMER_SNAKE_CASE"}
+"""A variable of the tests, and how a comment writes the form of a name."""
 NAMED = re.compile(rf"(?<![A-Z_]){PREFIX}[A-Z0-9]\w*")
 PLACES = [
     *("README.md", "README.zh-CN.md", "CHANGELOG.md", "docs", "cli", "shared", "producer", "workers", "dashboard"),
@@ -44,19 +46,17 @@ def test_every_setting_has_a_row_and_every_row_a_setting() -> None:
 @pytest.mark.parametrize("place", PLACES)
 def test_every_variable_that_is_named_is_a_setting(place: str) -> None:
     named = {(name, file) for file, text in texts(place).items() for name in NAMED.findall(text)}
-    assert {each for each in named if each[0] not in VARIABLES | OF_TESTS} == set()
+    assert {each for each in named if each[0] not in VARIABLES | NO_SETTINGS} == set()
 
 
 def test_there_is_something_to_look_at() -> None:
     assert all(texts(place) for place in ("README.md", "README.zh-CN.md", "docs", "cli", "shared", "Makefile"))
 
 
-@pytest.mark.parametrize(
-    ("name", "key"), [("redis_url", "redisUrl"), ("queue", "queue"), ("redis_sentinel_master", "redisSentinelMaster")]
-)
-def test_a_key_of_the_chart_follows_from_the_settings_name(name: str, key: str) -> None:
-    (setting,) = (each for each in reference.settings() if each.name == name)
-    assert setting.chart_key == key
+def test_the_keys_of_the_chart_are_those_that_the_page_names() -> None:
+    keys = yaml.safe_load((ROOT / "helm" / "eip-reclaimer" / "values.yaml").read_text())["settings"]
+    assert {setting.chart_key for setting in reference.settings()} - {None} == set(keys)
+    assert set(Settings.model_fields) >= reference.BY_OTHER_VALUES
 
 
 def test_flags_are_those_that_commands_hand_to_the_settings() -> None:
