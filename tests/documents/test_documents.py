@@ -80,7 +80,7 @@ def words_of(line: str) -> list[str]:
     lexer = shlex.shlex(line, posix=True, punctuation_chars="|&;<>")
     lexer.whitespace_split = True
     lexer.commenters = "#"
-    words = []
+    words: list[str] = []
     for word in lexer:
         if re.fullmatch(r"[|&;<>]+", word):
             # The number of a file descriptor belongs to what follows.
