@@ -51,10 +51,12 @@ clean:
 
 $(VENV)/run: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("python3 >= 3.11 is needed, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
+	@echo "once: making the environment $(VENV), which fetches packages for a minute or two" >&2
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements.lock
 	@touch $@
 
 $(VENV)/dev: $(VENV)/run requirements-dev.lock
+	@echo "once: fetching what the tests need" >&2
 	@$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements-dev.lock
 	@touch $@
