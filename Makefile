@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSIDE := $(BIN)/python -m sandbox.privileges --
 
-.PHONY: demo test chaos soak recovery bench-audit screenshots lint types format lock clean
+.PHONY: demo test chaos soak recovery bench-audit screenshots reference lint types format lock clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/run  ## the main job, played on this machine; ARGS=--json for scripts
@@ -24,6 +24,9 @@ recovery: $(VENV)/dev  ## how soon the work of killed workers goes on: KILLS=20
 
 screenshots: $(VENV)/dev  ## of the dashboard, anew; needs Chromium
 	$(BIN)/python -m tests.dashboard.screenshots docs/screenshots
+
+reference: $(VENV)/dev  ## docs/configuration.md, anew from the settings class
+	$(BIN)/python -m tests.documents.reference docs/configuration.md
 
 bench-audit: $(VENV)/dev  ## how long an audit takes, and what it asks: ARGS="--eips 10000 --gateways 100"
 	$(INSIDE) $(BIN)/python -m benchmarks.audit $(ARGS)
@@ -48,10 +51,12 @@ clean:
 
 $(VENV)/run: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("python3 >= 3.11 is needed, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
+	@echo "once: making the environment $(VENV), which fetches packages for a minute or two" >&2
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements.lock
 	@touch $@
 
 $(VENV)/dev: $(VENV)/run requirements-dev.lock
+	@echo "once: fetching what the tests need" >&2
 	@$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements-dev.lock
 	@touch $@

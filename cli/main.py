@@ -12,13 +12,14 @@ from cli import brake, failed
 from cli.audit import audit
 from cli.dashboard import dashboard
 from cli.options import Json, Kubeconfig, RedisUrl, settings_of
+from cli.settings import settings
 from cli.status import status
 from cli.tables import plain
 from cli.trace import trace
 
 app = typer.Typer(
     help="Takes the addresses of deleted Kube-OVN EIPs off their gateways: exactly those, and proves it. "
-    "Every setting is a variable EIP_RECLAIMER_*.",
+    "Every setting is a variable EIP_RECLAIMER_*; `eip-reclaimer settings` shows them.",
     no_args_is_help=True,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
@@ -29,6 +30,7 @@ app.command()(status)
 app.command()(trace)
 app.command()(audit)
 app.command()(dashboard)
+app.command()(settings)
 
 
 @app.command()

@@ -41,6 +41,7 @@ pytest_plugins = ["tests.kube.fixtures"]
 NEEDS: dict[str, Callable[[], bool]] = {
     "browser": lambda: shutil.which("chromium") is not None,
     "envtest": lambda: bool(os.environ.get("KUBEBUILDER_ASSETS")),
+    "kubectl": lambda: shutil.which("kubectl") is not None,
     "redis_server": lambda: shutil.which("redis-server") is not None,
 }
 """By marker, whether this machine has what its tests need."""
