@@ -49,6 +49,12 @@ class Installation:
         """Remove it."""
         return self.helm("uninstall", RELEASE, "--namespace", self.namespace)
 
+    def test_pod(self) -> Object:
+        """The pod that `helm test` makes."""
+        (pod,) = yaml.safe_load_all(self.helm("get", "hooks", RELEASE, "--namespace", self.namespace))
+        found: Object = pod
+        return found
+
     def revisions(self) -> list[tuple[int, str]]:
         """Number and state of each release."""
         text = self.helm("history", RELEASE, "--namespace", self.namespace, "--output", "yaml")
@@ -89,6 +95,18 @@ class DryRun:
 
     def __init__(self, api: RealApiServer) -> None:
         self._api = api
+        self._taken: set[str] = set()
+
+    def take(self, each: Object) -> None:
+        """See that the server takes the object; what it took before it is not asked again.
+
+        Raises:
+            RuntimeError: it does not; with its words.
+        """
+        text = json.dumps(each, sort_keys=True)
+        if text not in self._taken:
+            assert self.apply(each)["metadata"]["uid"]
+            self._taken.add(text)
 
     def apply(self, each: Object) -> Object:
         """The object as the server would store it.

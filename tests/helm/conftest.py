@@ -32,7 +32,7 @@ def operators(real_api: RealApiServer) -> Iterator[RealApiServer]:
         real_api.ask("DELETE", path)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def dry_run(operators: RealApiServer) -> DryRun:
     return DryRun(operators)
 

@@ -136,28 +136,9 @@ class Nodes:
         number = next(self._numbers)
         name = f"{workload['metadata']['name']}-{number}"
         address = f"127.77.{number // 250}.{number % 250 + 1}"
-        body = workload["spec"]["template"]
-        pod = {
-            "metadata": {**body["metadata"], "name": name, "namespace": self.installation.namespace},
-            "spec": {**body["spec"], "nodeName": node},
-            "status": {"podIP": address},
-        }
+        pod = self._pod(workload["spec"]["template"], name, node, address)
+        process = self._process(pod, address)
         (container,) = pod["spec"]["containers"]
-        services = self.installation.objects("v1/services")
-        variables = environment(pod, self.installation.object, services)
-        for there, here in {**self.resolved, "0.0.0.0": address}.items():
-            variables = {variable: value.replace(there, here) for variable, value in variables.items()}
-        if pod["spec"].get("automountServiceAccountToken", True):
-            kubeconfig = self.installation.kubeconfig(pod["spec"]["serviceAccountName"])
-            variables["EIP_RECLAIMER_KUBECONFIG"] = str(kubeconfig)
-        assert container["command"] == ["eip-reclaimer"]
-        process = Process(
-            name,
-            self.installation.directory / f"{name}.log",
-            "cli",
-            *container["args"],
-            env={**variables, **self.extra},
-        )
         ports = {port["name"]: port["containerPort"] for port in container["ports"]}
         probe = container["readinessProbe"]["httpGet"]
         running = RunningPod(
@@ -175,6 +156,35 @@ class Nodes:
             eventually(lambda: process.running and running.ready, f"{name} to be ready", READY_SECONDS)
         except AssertionError:
             raise AssertionError(f"{name} is not ready:\n{process.last_words()}") from None
+
+    def run(self, body: Object) -> Process:
+        """Run a pod that ends by itself, such as that of `helm test`; it has ended."""
+        address = "127.77.255.1"
+        process = self._process(self._pod(body, body["metadata"]["name"], self.names[0], address), address)
+        eventually(lambda: not process.running, f"{process.name} to end")
+        return process
+
+    def _pod(self, body: Object, name: str, node: str, address: str) -> Object:
+        """A pod as the scheduler and the kubelet have completed it."""
+        return {
+            "metadata": {**body["metadata"], "name": name, "namespace": self.installation.namespace},
+            "spec": {**body["spec"], "nodeName": node},
+            "status": {"podIP": address},
+        }
+
+    def _process(self, pod: Object, address: str) -> Process:
+        """The process of a pod's one container."""
+        (container,) = pod["spec"]["containers"]
+        assert container["command"] == ["eip-reclaimer"]
+        variables = environment(pod, self.installation.object, self.installation.objects("v1/services"))
+        for there, here in {**self.resolved, "0.0.0.0": address}.items():
+            variables = {variable: value.replace(there, here) for variable, value in variables.items()}
+        if pod["spec"].get("automountServiceAccountToken", True):
+            kubeconfig = self.installation.kubeconfig(pod["spec"]["serviceAccountName"])
+            variables["EIP_RECLAIMER_KUBECONFIG"] = str(kubeconfig)
+        name = pod["metadata"]["name"]
+        log = self.installation.directory / f"{name}.log"
+        return Process(name, log, "cli", *container["args"], env={**variables, **self.extra})
 
     def _end(self, pod: RunningPod) -> None:
         """Tell a pod to end, and see to it beside everything else."""

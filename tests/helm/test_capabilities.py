@@ -6,6 +6,7 @@ the chart's container, and cannot gain further ones.
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -85,8 +86,10 @@ def test_without_any_of_its_capabilities_it_does_not(
     assert holds(gateway)
 
 
-def test_each_of_its_capabilities_was_left_out_above() -> None:
+def test_each_of_its_capabilities_was_left_out_above_and_is_in_the_documents() -> None:
     assert sorted(GRANTED) == ["NET_ADMIN", "SYS_ADMIN", "SYS_PTRACE"]
+    told = re.findall(r"^\| capability `([A-Z_]+)` \|", (ROOT / "docs" / "kubernetes.md").read_text(), re.MULTILINE)
+    assert sorted(told) == sorted(GRANTED)
 
 
 def test_without_the_hosts_processes_it_does_not(proc: Path, gateway: NetworkNamespace) -> None:

@@ -20,7 +20,6 @@ from shared.settings import load_settings
 from tests.conftest import GATEWAY, Product, variables
 from tests.helm.chart import NAMESPACE, NETLINK, ROOT, of_kind, one, render
 from tests.helm.cluster import Installation, make_namespace
-from tests.helm.conftest import Install
 from tests.helm.gateways import RealGateways
 from tests.kube.envtest import RealApiServer
 from tests.served import Served
@@ -94,9 +93,19 @@ FORBIDDEN: list[tuple[str, str, str, str]] = [
 """Verb, group, resource, namespace."""
 
 
-@pytest.fixture
-def installation(install: Install) -> Installation:
-    return install(NETLINK)
+@pytest.fixture(scope="module")
+def installation(real_api: RealApiServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
+    installed = Installation(real_api, tmp_path_factory.mktemp("installation"))
+    installed.install(values=NETLINK)
+    yield installed
+    installed.uninstall()
+
+
+@pytest.fixture(autouse=True)
+def _nothing_of_kube_ovn(real_api: RealApiServer) -> Iterator[None]:
+    real_api.clean()
+    yield
+    real_api.clean()
 
 
 def access(installation: Installation, account: str) -> KubeApi:
@@ -175,16 +184,24 @@ def test_requests_for_what_it_must_not_do_are_answered_403(
         assert refused.value.status == 403, what
 
 
-def test_roles_are_made_where_gateways_live_and_nowhere_else(install: Install, real_api: RealApiServer) -> None:
+def test_roles_are_made_where_gateways_live_and_nowhere_else(
+    installation: Installation, real_api: RealApiServer
+) -> None:
     for name in ("gateways", ELSEWHERE):
         make_namespace(real_api, name)
     values = {"settings.gatewayNamespace": "gateways", "rbac.gatewayNamespaces": [ELSEWHERE], "settings.events": False}
-    api = access(install(values), "eip-reclaimer-worker-exec")
-    common = rights(api, NAMESPACE)
-    for namespace in ("gateways", ELSEWHERE):
-        assert rights(api, namespace) - common == AT_GATEWAYS["worker-exec"]
-    for namespace in ("kube-system", "default"):
-        assert rights(api, namespace) == common
+    installation.upgrade(values=values)
+    api = access(installation, "eip-reclaimer-worker-exec")
+    common = rights(access(installation, "eip-reclaimer"), NAMESPACE)
+    wanted = dict.fromkeys(("gateways", ELSEWHERE), EVERYWHERE["worker-exec"] | AT_GATEWAYS["worker-exec"])
+    wanted |= dict.fromkeys((HERE, "default"), EVERYWHERE["worker-exec"])
+    # The server learns of roles a moment after they were stored.
+    eventually(lambda: {name: rights(api, name) - common for name in wanted} == wanted, "the rights to be moved")
+    installation.rollback()
+    wanted[HERE], wanted["gateways"] = wanted["gateways"], wanted[HERE]
+    wanted[ELSEWHERE] = EVERYWHERE["worker-exec"]
+    wanted["default"] = wanted["default"] | FOR_EVENTS
+    eventually(lambda: {name: rights(api, name) - common for name in wanted} == wanted, "the rights to be back")
 
 
 # What the program does, as these accounts.

@@ -94,6 +94,9 @@ def test_no_release_is_lost_over_an_upgrade_and_a_rollback(
         "worker-exec": 2,
         "worker-netlink": 2,
     }
+    test = nodes.run(installation.test_pod())
+    assert test.status == 0, test.last_words()
+    assert "all is well" in test.log.read_text()
     secrets = {name: password(installation, name) for name in ("eip-reclaimer-valkey", "eip-reclaimer-dashboard")}
     for name in HELD:
         gateways.add_waiting_eip(f"{name}-waits", name)
