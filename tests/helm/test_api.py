@@ -4,10 +4,27 @@ from __future__ import annotations
 
 import copy
 import re
+import shlex
+from pathlib import Path
 
 import pytest
 
-from tests.helm.chart import CASES, CHART, NAMESPACE, NETLINK, OPTIONS, Helm, Object, of_kind, one, pods, render
+from tests.helm.chart import (
+    CASES,
+    CHART,
+    NAMESPACE,
+    NETLINK,
+    OPTIONS,
+    RELEASE,
+    ROOT,
+    Helm,
+    HelmError,
+    Object,
+    of_kind,
+    one,
+    pods,
+    render,
+)
 from tests.helm.cluster import DryRun, make_namespace
 from tests.kube.envtest import RealApiServer
 
@@ -151,3 +168,47 @@ def test_the_notes_name_objects_that_are_there(
     assert ("https://eips.example/" in notes) == (option == "dashboard-ingress")
     assert ("port-forward" in notes) == (option in ("defaults", "valkey-without-volume"))
     assert ("Warning: Valkey has no volume" in notes) == (option == "valkey-without-volume")
+
+
+# Documents.
+
+
+def commands() -> list[list[str]]:
+    """Helm's commands in the documents, in their order; what is options only is those of an install."""
+    found = []
+    for document in (ROOT / "docs" / "kubernetes.md", CHART / "README.md"):
+        text = document.read_text().replace("\\\n", " ")
+        for line in re.findall(r"^    (?:\$ )?((?:helm|--set) .*)$", text, re.MULTILINE):
+            words = shlex.split(line)
+            found.append(
+                words[1:] if words[0] == "helm" else ["template", "eip-reclaimer", "helm/eip-reclaimer", *words]
+            )
+    return found
+
+
+def test_helm_takes_every_command_of_the_documents(real_api: RealApiServer, tmp_path: Path) -> None:
+    helm = Helm(real_api.kubeconfig(tmp_path / "kubeconfig"))
+    make_namespace(real_api, NAMESPACE)
+    taken: dict[str, list[list[str]]] = {}
+    for verb, *words in commands():
+        taken.setdefault(verb, []).append([str(CHART) if word == "helm/eip-reclaimer" else word for word in words])
+    for words in taken.pop("template"):
+        if "settings.auditInterval=1h" not in words:
+            helm("template", *words)
+            continue
+        with pytest.raises(HelmError) as refused:
+            helm("template", *words)
+        assert str(refused.value).strip() in documented_output()
+    for words in taken["install"]:
+        helm("install", *words, "--dry-run=server")
+    for verb in ("install", "upgrade", "rollback", "uninstall"):
+        first = 1 if verb == "install" else None
+        for words in taken.pop(verb)[:first]:
+            helm(verb, *words)
+    # Its pod is run by a node, and by tests/helm/test_upgrade.py.
+    assert taken == {"test": [[RELEASE, "--namespace", NAMESPACE]]}
+
+
+def documented_output() -> str:
+    text = (ROOT / "docs" / "kubernetes.md").read_text()
+    return "\n".join(line[4:] for line in text.splitlines() if line.startswith("    "))
