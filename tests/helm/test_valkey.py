@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +19,7 @@ from rq.serializers import JSONSerializer
 from shared.connection import connect
 from shared.queue import WorkQueue
 from shared.settings import load_settings
-from tests.helm.chart import KEDA, one, render
+from tests.helm.chart import KEDA, one, pods, render
 from tests.helm.valkey import BundledValkey
 
 pytestmark = pytest.mark.server
@@ -87,3 +90,21 @@ def test_the_password_can_be_read_by_nobody_on_the_node(server: BundledValkey, d
     assert process.joinpath("comm").read_text().startswith("valkey-server")
     assert PASSWORD not in process.joinpath("cmdline").read_text()
     assert (directory / "run-valkey" / "users.acl").stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.redis_server
+def test_its_readiness_probe_is_content_with_it_and_not_with_one_that_refuses_the_password(
+    server: BundledValkey, directory: Path
+) -> None:
+    client = shutil.which("redis-cli")
+    if client is None:
+        pytest.skip("redis-cli is not installed")
+    # Valkey's own client takes the same options.
+    stand_in = directory / "bin" / "valkey-cli"
+    stand_in.write_text(f'#!/bin/sh\nexec {client} -p {server.port} "$@"\n')
+    stand_in.chmod(0o755)
+    (container,) = pods(render())["eip-reclaimer-valkey"]["spec"]["containers"]
+    probe = container["readinessProbe"]["exec"]["command"]
+    for password, status in ((PASSWORD, 0), ("wrong", 1)):
+        environment = {"PATH": f"{stand_in.parent}:{os.environ['PATH']}", "VALKEY_PASSWORD": password}
+        assert subprocess.run(probe, env=environment, capture_output=True, check=False).returncode == status
