@@ -81,6 +81,11 @@ class Nodes:
     _numbers: count[int] = field(default_factory=lambda: count(1))
     _endings: list[threading.Thread] = field(default_factory=list)
 
+    @property
+    def _network(self) -> str:
+        """The beginning of the pods' addresses, which no other test process has."""
+        return f"127.{64 + os.getpid() % 64}.{os.getpid() // 64 % 256}"
+
     def roll_out(self) -> None:
         """Let what runs become what the API says, one pod after another."""
         wanted: set[str] = set()
@@ -135,7 +140,7 @@ class Nodes:
     def _start(self, workload: Object, template: str, node: str) -> None:
         number = next(self._numbers)
         name = f"{workload['metadata']['name']}-{number}"
-        address = f"127.77.{number // 250}.{number % 250 + 1}"
+        address = f"{self._network}.{number}"
         pod = self._pod(workload["spec"]["template"], name, node, address)
         process = self._process(pod, address)
         (container,) = pod["spec"]["containers"]
@@ -159,7 +164,7 @@ class Nodes:
 
     def run(self, body: Object) -> Process:
         """Run a pod that ends by itself, such as that of `helm test`; it has ended."""
-        address = "127.77.255.1"
+        address = f"{self._network}.{next(self._numbers)}"
         process = self._process(self._pod(body, body["metadata"]["name"], self.names[0], address), address)
         eventually(lambda: not process.running, f"{process.name} to end")
         return process
