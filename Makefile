@@ -25,8 +25,9 @@ recovery: $(VENV)/dev  ## how soon the work of killed workers goes on: KILLS=20
 screenshots: $(VENV)/dev  ## of the dashboard, anew; needs Chromium
 	$(BIN)/python -m tests.dashboard.screenshots docs/screenshots
 
-reference: $(VENV)/dev  ## docs/configuration.md, anew from the settings class
+reference: $(VENV)/dev  ## docs/configuration.md and the chart's table of values, anew from what they describe
 	$(BIN)/python -m tests.documents.reference docs/configuration.md
+	$(BIN)/python -m tests.helm.values_table
 
 bench-audit: $(VENV)/dev  ## how long an audit takes, and what it asks: ARGS="--eips 10000 --gateways 100"
 	$(INSIDE) $(BIN)/python -m benchmarks.audit $(ARGS)

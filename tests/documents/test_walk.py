@@ -94,9 +94,9 @@ def test_it_goes_as_it_is_told(readme: str, shell: Shell, tmp_path: Path) -> Non
         for part, seen in AFTER.items():
             if f" {part} " in line:
                 logs = [shell.shown, *tmp_path.glob("*.log")]
-                eventually(lambda: any(seen in log.read_text() for log in logs), seen, 30)  # noqa: B023 - at once
+                eventually(lambda: any(seen in log.read_text() for log in logs), seen, 60)  # noqa: B023 - at once
         if "delete eip" in line:
-            eventually(lambda: "=> reclaimed" in shell.type("eip-reclaimer trace eip1"), "the outcome", 30)
+            eventually(lambda: "=> reclaimed" in shell.type("eip-reclaimer trace eip1"), "the outcome", 60)
     looks = [shown for line, shown, _ in answers if "ip -br addr" in line]
     assert [re.findall(r"10\.1\.69\.20\d", look) for look in looks] == [["10.1.69.205", "10.1.69.206"], ["10.1.69.206"]]
     # What is shown of the rest has times, ids and indices of another day.
