@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from typing import Annotated, NoReturn
 
@@ -11,6 +12,7 @@ import typer
 from cli import brake, failed
 from cli.audit import audit
 from cli.dashboard import dashboard
+from cli.healthy import healthy
 from cli.options import Json, Kubeconfig, RedisUrl, settings_of
 from cli.settings import settings
 from cli.status import status
@@ -31,6 +33,7 @@ app.command()(trace)
 app.command()(audit)
 app.command()(dashboard)
 app.command()(settings)
+app.command()(healthy)
 
 
 @app.command()
@@ -65,6 +68,10 @@ def main() -> None:
     """Run the command; what went wrong on purpose, or with Redis meanwhile, is one line and exit status 2."""
     from shared.errors import ReclaimerError
 
+    if os.getpid() == 1:
+        # The kernel ignores a signal that the first process of a container does not handle: `docker stop` would wait in
+        # vain for a command that has no handler of its own, or not yet.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         # Also for `python -m cli`: usage and completion name the command that is installed.
         app(prog_name="eip-reclaimer")
