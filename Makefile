@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSIDE := $(BIN)/python -m sandbox.privileges --
+IMAGE ?= eip-reclaimer:0.1.0
 
-.PHONY: demo test chaos soak recovery bench bench-check bench-audit screenshots lint types format lock clean
+.PHONY: demo test chaos soak recovery bench bench-check bench-audit screenshots reference image image-base image-test lint types format lock clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/run  ## the main job, played on this machine; ARGS=--json for scripts
@@ -31,8 +32,21 @@ bench: $(VENV)/dev  ## how fast, beside peers, in a quarter of an hour: CASES="s
 bench-check: $(VENV)/dev  ## before a release: whether anything became much slower
 	$(INSIDE) $(BIN)/python -m benchmarks $(CASES) --check
 
+reference: $(VENV)/dev  ## docs/configuration.md and the chart's table of values, anew from what they describe
+	$(BIN)/python -m tests.documents.reference docs/configuration.md
+	$(BIN)/python -m tests.helm.values_table
+
 bench-audit: $(VENV)/dev  ## how long an audit takes, and what it asks: ARGS="--eips 10000 --gateways 100"
 	$(INSIDE) $(BIN)/python -m benchmarks.audit $(ARGS)
+
+image:  ## the container image; ARGS="--build-arg BASE=…" for another base
+	docker build $(ARGS) --tag $(IMAGE) .
+
+image-base: $(VENV)/run  ## the base of the image, and a Valkey server's, made here by debootstrap; as root
+	tests/image/make-bases
+
+image-test: $(VENV)/dev  ## the image and docker-compose.yml, tried; as root with an engine of its own where none runs
+	tests/image/with-engine $(BIN)/python -m pytest tests/image $(TESTS)
 
 lint: $(VENV)/dev  ## style, as CI checks it
 	$(BIN)/ruff check .
@@ -48,16 +62,20 @@ format: $(VENV)/dev
 lock:  ## write the lock files anew; needs uv
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header pyproject.toml -o requirements.lock
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header pyproject.toml --group dev -o requirements-dev.lock
+	$(PYTHON) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")' \
+		| uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header - -o requirements-build.lock
 
 clean:
 	rm -rf $(VENV)
 
 $(VENV)/run: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("python3 >= 3.11 is needed, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
+	@echo "once: making the environment $(VENV), which fetches packages for a minute or two" >&2
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements.lock
 	@touch $@
 
 $(VENV)/dev: $(VENV)/run requirements-dev.lock
+	@echo "once: fetching what the tests need" >&2
 	@$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements-dev.lock
 	@touch $@

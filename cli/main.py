@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from typing import Annotated, NoReturn
 
@@ -11,14 +12,16 @@ import typer
 from cli import brake, failed
 from cli.audit import audit
 from cli.dashboard import dashboard
+from cli.healthy import healthy
 from cli.options import Json, Kubeconfig, RedisUrl, settings_of
+from cli.settings import settings
 from cli.status import status
 from cli.tables import plain
 from cli.trace import trace
 
 app = typer.Typer(
     help="Takes the addresses of deleted Kube-OVN EIPs off their gateways: exactly those, and proves it. "
-    "Every setting is a variable EIP_RECLAIMER_*.",
+    "Every setting is a variable EIP_RECLAIMER_*; `eip-reclaimer settings` shows them.",
     no_args_is_help=True,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
@@ -29,6 +32,8 @@ app.command()(status)
 app.command()(trace)
 app.command()(audit)
 app.command()(dashboard)
+app.command()(settings)
+app.command()(healthy)
 
 
 @app.command()
@@ -63,6 +68,10 @@ def main() -> None:
     """Run the command; what went wrong on purpose, or with Redis meanwhile, is one line and exit status 2."""
     from shared.errors import ReclaimerError
 
+    if os.getpid() == 1:
+        # The kernel ignores a signal that the first process of a container does not handle: `docker stop` would wait in
+        # vain for a command that has no handler of its own, or not yet.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         # Also for `python -m cli`: usage and completion name the command that is installed.
         app(prog_name="eip-reclaimer")

@@ -15,6 +15,7 @@ import os
 import signal
 import sys
 import threading
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, get_args
 
@@ -36,6 +37,8 @@ def main() -> int:
     existed = state.exists()
     cluster = SandboxCluster(
         state,
+        host=str(arguments.host),
+        name=arguments.name,
         port=arguments.port,
         switches=leaks.from_arguments(arguments),
         reuse=arguments.reuse,
@@ -43,6 +46,8 @@ def main() -> int:
         records=arguments.records,
     )
     map_file = state / "sandbox.json"
+    # One that was killed left it: nobody may take it for this one's.
+    map_file.unlink(missing_ok=True)
     try:
         with cluster:
             _fill(cluster, arguments)
@@ -62,6 +67,14 @@ def main() -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m sandbox", description="A cluster with Kube-OVN's leaks.")
     parser.add_argument("--state", type=Path, required=True, help="where kubeconfig and sandbox.json go")
+    parser.add_argument(
+        "--host",
+        type=ip_address,
+        default="127.0.0.1",
+        metavar="ADDRESS",
+        help="the API's; beyond the loopback it asks for a token, which is in the kubeconfig (default: %(default)s)",
+    )
+    parser.add_argument("--name", help="the host's name in the kubeconfig, where others reach it by that")
     parser.add_argument("--port", type=int, default=0, help="the API's; a free one without")
     parser.add_argument(
         "--subnet",

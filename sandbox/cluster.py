@@ -14,8 +14,10 @@ wait for what they ask for.
 
 from __future__ import annotations
 
+import secrets
 import shutil
 import tempfile
+from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -45,6 +47,9 @@ T = TypeVar("T")
 class SandboxCluster:
     """An API server, gateways and a controller. `state` keeps its files; a directory that goes with it without one.
 
+    `host` is the address that the API listens on; beyond the loopback it asks for a token, which is in the kubeconfig.
+    `name` is the host's name in the kubeconfig, where others reach it by that.
+
     `kubeconfig` is the path of a file that leads to the API, `netns_dir` the directory with a link to each gateway
     pod's network namespace by pod UID. `controller` may be looked at and switched at any time; starting and ending it
     is done by the methods here.
@@ -54,6 +59,8 @@ class SandboxCluster:
         self,
         state: Path | None = None,
         *,
+        host: str = "127.0.0.1",
+        name: str | None = None,
         port: int = 0,
         switches: Switches | None = None,
         reuse: Reuse = "lowest",
@@ -69,6 +76,8 @@ class SandboxCluster:
         self.server: ApiServer
         self._entrance: ApiServer
         self.hosts: GatewayHost
+        self._host = host
+        self._name = name
         self._port = port
         self._switches = switches
         self._reuse: Reuse = reuse
@@ -313,14 +322,15 @@ class SandboxCluster:
 
     async def _start(self) -> None:
         pods = PodNamespaces(self.netns_dir)
-        self.server = ApiServer(port=self._port, exec_runner=pods)
+        token = None if ip_address(self._host).is_loopback else secrets.token_urlsafe(32)
+        self.server = ApiServer(self._host, self._port, token, pods)
         # The cluster's own parts have a second entrance to the same objects: faults set on `server` do not concern
         # them, and its request log shows only what came from outside.
         self._entrance = ApiServer(exec_runner=pods)
         self._entrance.store = self.server.store
         await self.server.start()
         await self._entrance.start()
-        self.server.kubeconfig(self.kubeconfig)
+        self.server.kubeconfig(self.kubeconfig, f"http://{self._name}:{self.server.port}" if self._name else None)
         self.api = KubernetesApi(self._entrance.url)
         self.hosts = GatewayHost(self.api, pods, self.background.namespaces)
         self.controller = Controller(self.api, switches=self._switches, reuse=self._reuse, records=self._records)

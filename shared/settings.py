@@ -40,7 +40,7 @@ class Settings(BaseSettings):
     """Prefix of every Redis key that is not RQ's."""
 
     kubeconfig: Path | None = None
-    """Kubeconfig file; without it the pod's ServiceAccount, then the usual kubeconfig."""
+    """Kubeconfig file; without it the one `kubectl` would use, and where there is none the pod's ServiceAccount."""
     kube_context: str | None = None
     """Context of the kubeconfig; without it the current one."""
     api_timeout: Seconds = 15
@@ -128,6 +128,7 @@ class Settings(BaseSettings):
     """Whether Kubernetes Events tell of what became of gateways' and EIPs' releases."""
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """The least that is logged."""
     log_format: Literal["auto", "console", "json"] = "auto"
     """`auto` is readable on a terminal and JSON elsewhere."""
 

@@ -12,6 +12,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
+from functools import cache
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ from shared.kube.api import KubeApi
 from shared.models import Release
 from shared.queue import WorkQueue
 from shared.settings import Settings, load_settings
+from tests.image import engine
 from tests.waiting import eventually
 from workers.service import build_worker
 from workers.worker import ReclaimWorker
@@ -39,8 +41,11 @@ from workers.worker import ReclaimWorker
 pytest_plugins = ["tests.kube.fixtures"]
 
 NEEDS: dict[str, Callable[[], bool]] = {
+    "docker": cache(engine.is_here),
+    "compose": cache(engine.has_compose),
     "browser": lambda: shutil.which("chromium") is not None,
     "envtest": lambda: bool(os.environ.get("KUBEBUILDER_ASSETS")),
+    "kubectl": lambda: shutil.which("kubectl") is not None,
     "redis_server": lambda: shutil.which("redis-server") is not None,
 }
 """By marker, whether this machine has what its tests need."""

@@ -99,19 +99,25 @@ class ApiServer:
     async def __aexit__(self, *_: object) -> None:
         await self.stop()
 
-    def kubeconfig(self, path: Path) -> Path:
-        """Write a kubeconfig for this server; the path."""
+    def kubeconfig(self, path: Path, url: str | None = None) -> Path:
+        """Write a kubeconfig for this server, which is reached at `url` where that is not its own; the path.
+
+        One with a token is for its owner and group.
+        """
         user = {"token": self.token} if self.token else {}
         context = {"cluster": "sandbox", "user": "sandbox"}
         content = {
             "apiVersion": "v1",
             "kind": "Config",
-            "clusters": [{"name": "sandbox", "cluster": {"server": self.url}}],
+            "clusters": [{"name": "sandbox", "cluster": {"server": url or self.url}}],
             "users": [{"name": "sandbox", "user": user}],
             "contexts": [{"name": "sandbox", "context": context}],
             "current-context": "sandbox",
         }
         path = Path(path)
+        if self.token:
+            path.unlink(missing_ok=True)
+            path.touch(0o640)
         path.write_text(yaml.safe_dump(content))
         return path
 
