@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from sandbox import objects
 from sandbox.kubernetes_api import ApiError, KubernetesApi
 from sandbox.objects import EIPS
+from sandbox.segments import shown_addresses
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -107,8 +108,8 @@ def _carried(gateways: dict[str, Any], eips: Sequence[Object]) -> Iterator[tuple
 
 def _in_kernel(namespace: str, interface: str) -> list[str]:
     command = ("nsenter", f"--net={namespace}", "--", "ip", "-j", "addr", "show", "dev", interface)
-    links = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-    return [each["local"] for each in links[0]["addr_info"] if each["scope"] == "global"]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return [each["local"] for each in shown_addresses(shown)]
 
 
 def _addresses(eip: Object) -> list[str]:

@@ -128,5 +128,9 @@ def random_mac() -> str:
 
 def addresses_in(namespace: NetworkNamespace, interface: str) -> list[dict[str, Any]]:
     """The `addr_info` entries of an interface in the kernel's order, link-local ones left out."""
-    links = json.loads(namespace.ip("-j", "addr", "show", "dev", interface))
-    return [each for each in links[0]["addr_info"] if each["scope"] == "global"]
+    return shown_addresses(namespace.ip("-j", "addr", "show", "dev", interface))
+
+
+def shown_addresses(shown: str) -> list[dict[str, Any]]:
+    """The same, from what `ip -j addr show dev INTERFACE` printed."""
+    return [each for each in json.loads(shown)[0]["addr_info"] if each["scope"] == "global"]

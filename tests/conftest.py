@@ -228,6 +228,12 @@ def release(product: Product, gateway: str, address: str) -> Release:
     )
 
 
+def pytest_configure() -> None:
+    """Undo what a shell does to commands in its background: they start with SIGINT ignored, and so does what they start."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
     report: Any = yield

@@ -106,8 +106,7 @@ class Nodes:
         """End all, and wait until they have ended."""
         for pod in list(self.running):
             self._end(pod)
-        for ending in self._endings:
-            ending.join()
+        self.settle()
 
     def settle(self) -> None:
         """Wait until all that were told to end have."""

@@ -47,7 +47,8 @@ class GatewayAudits:
         if early is not None:
             return early
         comparison = compare(snapshots, expected, inside=self._inside, settings=self._settings)
-        suspicion = self._suspicion(work, comparison)
+        remembered = self._work_queue.records.fields(work.id)
+        suspicion = self._suspicion(work, comparison, remembered)
         found = findings(work.gateway, comparison, suspicion, expected.owners, self._settings)
         found += revived(self._work_queue.records, expected.owners.eips.values())
         self._keep(work, comparison, found, snapshots, suspicion.at)
@@ -57,7 +58,7 @@ class GatewayAudits:
         leaks = [finding for finding in found if finding.kind is Kind.LEAKED]
         leaked = [leak.address for leak in leaks if leak.address is not None]
         if work.apply:
-            leaked = self._with_earlier(work, leaked)
+            leaked = self._with_earlier(work, leaked, remembered)
             releases = [release_of(leak, work.cluster, eip=work.eip, namespace=work.namespace) for leak in leaks]
             publish(self._work_queue, releases, work.id)
         if suspicion.needs_another_look(self._settings.audit_pause):
@@ -69,9 +70,9 @@ class GatewayAudits:
             reported={f.address or f.eip: f"{f.kind.value}: {f.why}" for f in found if f.kind is not Kind.LEAKED},
         )
 
-    def _with_earlier(self, work: Audit, leaked: list[str]) -> list[str]:
+    def _with_earlier(self, work: Audit, leaked: list[str], remembered: Mapping[str, str]) -> list[str]:
         """What this audit releases, at this look and at those before: that may be gone by the last of them."""
-        stored = self._work_queue.records.fields(work.id).get("leaked")
+        stored = remembered.get("leaked")
         earlier: list[str] = json.loads(stored) if stored else []
         together = list(dict.fromkeys([*earlier, *leaked]))
         if together != earlier:
@@ -88,9 +89,9 @@ class GatewayAudits:
     def _are_stuck(self, waiting: Iterable[EIP]) -> bool:
         return any(time.time() - eip.created > self._settings.stuck_after for eip in waiting)
 
-    def _suspicion(self, work: Audit, comparison: Comparison) -> Suspicion:
+    def _suspicion(self, work: Audit, comparison: Comparison, remembered: Mapping[str, str]) -> Suspicion:
         """What this look and those before it show, remembered for the next."""
-        stored = self._work_queue.records.fields(work.id).get("suspicion")
+        stored = remembered.get("suspicion")
         suspicion = Suspicion(**json.loads(stored)) if stored else Suspicion()
         suspicion.look(comparison, time.time())
         self._work_queue.records.note(work.id, suspicion=json.dumps(asdict(suspicion)))
