@@ -1,7 +1,8 @@
 """Requests to the Kubernetes API over the official client: credentials, paging, watching, errors that say what to do.
 
-Objects stay the plain dicts that the API sent. The client's own watch and informer are not used, because a watch
-that must lose nothing has to see every line, bookmarks and 410 included, in the order it came (kube-ovn-facts, §5).
+The client says where the API is and who asks, and keeps the connections. Objects stay the plain dicts that the API
+sent. The client's own watch and informer are not used, because a watch that must lose nothing has to see every line,
+bookmarks and 410 included, in the order it came (kube-ovn-facts, §5).
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urlencode
 
 from kubernetes import client, config
+from urllib3 import Timeout
 from urllib3.exceptions import HTTPError as TransportError
 from yaml import YAMLError
 
@@ -173,24 +176,22 @@ class KubeApi:
         body: Object | None = None,
         read_timeout: float | None = None,
     ) -> Any:
-        request = self.client.param_serialize(
-            method=method,
-            resource_path=path,
-            query_params=list(query.items()),
-            header_params={"Accept": "application/json", "Content-Type": _content_type(method)},
-            body=body,
-            auth_settings=["BearerToken"],
-        )
+        headers = {**self.client.default_headers, "Accept": "application/json"}
+        if body is not None:
+            headers["Content-Type"] = "application/merge-patch+json" if method == "PATCH" else "application/json"
+        self.client.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
+        url = self.client.configuration.host.rstrip("/") + quote(path) + (f"?{urlencode(query)}" if query else "")
         try:
-            response = self.client.call_api(*request, _request_timeout=(self._timeout, read_timeout or self._timeout))
-        except client.ApiException as error:
-            if not error.status:
-                # The client's word for TLS that failed.
-                raise self._unreachable(error.reason) from error
-            raise _refusal(path, error.status, (error.body or "").encode()) from error
+            return self.client.rest_client.pool_manager.request(
+                method,
+                url,
+                body=None if body is None else json.dumps(body),
+                headers=headers,
+                timeout=Timeout(connect=self._timeout, read=read_timeout or self._timeout),
+                preload_content=False,
+            )
         except (TransportError, OSError) as error:
             raise self._unreachable(error) from error
-        return getattr(response, "response", response)
 
     def _unreachable(self, reason: object) -> ApiUnavailableError:
         return _failure(
@@ -242,7 +243,7 @@ def _client(settings: Settings) -> client.ApiClient:
     # Retries are decided by whoever asks, who knows what may be repeated.
     configuration.retries = False
     # One connection for each gateway that is worked on at once, and for who asks beside that.
-    configuration.connection_pool_maxsize = settings.gateways_at_once + 4
+    configuration.connection_pool_maxsize = settings.threads + 4
     return client.ApiClient(configuration)
 
 
@@ -294,7 +295,3 @@ def _refusal(path: str, code: int, body: bytes) -> ApiUnavailableError:
 def _failure(what: str, message: str) -> ApiUnavailableError:
     API_ERRORS.labels(what).inc()
     return ApiUnavailableError(message)
-
-
-def _content_type(method: str) -> str:
-    return "application/merge-patch+json" if method == "PATCH" else "application/json"

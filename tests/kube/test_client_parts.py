@@ -10,7 +10,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent.parent
 PRODUCT = ("cli", "dashboard", "producer", "sandbox", "shared", "workers")
 LEFT_OUT = ("kubernetes.aio", "kubernetes.client.api.", "kubernetes.client.models.")
-PARTS = {"ApiClient", "ApiException", "Configuration"}
+PARTS = {"ApiClient", "Configuration"}
 """Those of `kubernetes.client` that are neither a group of the API nor a model."""
 
 
