@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from enum import StrEnum
+from functools import lru_cache
 from hashlib import sha256
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Annotated, Any, Literal
@@ -28,6 +29,7 @@ MAX_ADDRESSES = 8
 """An EIP has one address of each family; a payload with more is not one of ours."""
 
 
+@lru_cache(maxsize=1 << 14)
 def parse_address(text: str) -> IPAddress:
     """The address an EIP can have.
 

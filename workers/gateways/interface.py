@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 from typing import Protocol
 
@@ -48,10 +49,15 @@ class Address:
     @property
     def network(self) -> IPNetwork:
         """The subnet the kernel counts the address to."""
-        return ip_network(f"{self.peer or self.ip}/{self.prefix_length}", strict=False)
+        return _network(self.peer or self.ip, self.prefix_length)
 
     def __str__(self) -> str:
         return f"{self.ip}/{self.prefix_length} on {self.interface}"
+
+
+@lru_cache(maxsize=1 << 14)
+def _network(ip: IPAddress, prefix_length: int) -> IPNetwork:
+    return ip_network((ip, prefix_length), strict=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -126,17 +126,19 @@ def _bridges(snapshot: Snapshot, doomed: Collection[Address], primaries: Iterabl
     """Second entries for the addresses that stay when these primaries go, of those that have none yet."""
     subnets = {(primary.interface, primary.network) for primary in primaries if primary.prefix_length < 32}
     present = {(address.interface, address.ip, address.prefix_length) for address in snapshot.addresses}
+    going = set(doomed)
     return [
         Address(address.interface, address.ip, 32)
         for address in snapshot.addresses
         if (address.interface, address.network) in subnets
-        and address not in doomed
+        and address not in going
         and (address.interface, address.ip, 32) not in present
     ]
 
 
-def _identity(address: Address) -> Address:
-    return replace(address, secondary=False)
+def _identity(address: Address) -> tuple[object, ...]:
+    """All of it but whether it is a secondary."""
+    return address.interface, address.ip, address.prefix_length, address.scope, address.peer
 
 
 def _routes_to_put_back(snapshot: Snapshot, doomed: Sequence[Address]) -> list[Route]:
@@ -171,6 +173,8 @@ def _routes_to_put_back(snapshot: Snapshot, doomed: Sequence[Address]) -> list[R
                 )
             gone = route.source in doomed_ips and route.source not in kept_ips
             lost.append(replace(route, source=None) if gone else route)
+    if not lost:
+        return []
     lost.sort(key=lambda route: route.gateway is not None)  # a next hop is looked up among the routes already there
     on_link = [(address.interface, address.network) for address in kept] + [
         (route.interface, ip_network(route.destination))
@@ -198,7 +202,8 @@ def _reachable(route: Route, on_link: Iterable[tuple[str, IPNetwork]]) -> bool:
 def _missing_routes(
     before: Iterable[Route], after: Iterable[Route], kept: Iterable[Address], gone: Collection[IPAddress]
 ) -> list[str]:
-    connected = {(address.interface, str(address.network)) for address in kept}
+    networks = {(address.interface, address.network) for address in kept}
+    connected = {(interface, str(network)) for interface, network in networks}
     sources = {str(ip) for ip in gone}
     present: dict[Route, list[Route]] = {}
     for route in after:

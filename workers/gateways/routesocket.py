@@ -11,6 +11,7 @@ import errno
 import os
 import socket
 import struct
+from functools import lru_cache
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
@@ -96,11 +97,11 @@ class RouteSocket:
             found.append(
                 Address(
                     interface=names[index],
-                    ip=ip_address(local or address),
+                    ip=_ip(local or address),
                     prefix_length=length,
                     secondary=family == AF_INET and bool(flags & IFA_F_SECONDARY),
                     scope=word(SCOPES, scope),
-                    peer=ip_address(address) if local is not None and address != local else None,
+                    peer=_ip(address) if local is not None and address != local else None,
                 )
             )
         return found
@@ -171,6 +172,11 @@ class RouteSocket:
                 if sequence == self._sequence:
                     yield kind, flags, data[start : start + length]
                 start += _aligned(length)
+
+
+@lru_cache(maxsize=1 << 14)
+def _ip(packed: bytes) -> IPAddress:
+    return ip_address(packed)
 
 
 def _raise_for(message: bytes) -> None:
