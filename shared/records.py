@@ -42,6 +42,13 @@ end
 """An address that is handed out again and again is a term of ever more work: each entry goes with its record, and the
 index with its last entry."""
 
+_TRACE_IF = Script("""
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return end
+redis.call('RPUSH', KEYS[2], ARGV[2])
+redis.call('LTRIM', KEYS[2], ARGV[3], -1)
+redis.call('EXPIRE', KEYS[2], ARGV[4])
+""")
+
 
 class Records:
     """Reads and writes records."""
@@ -65,9 +72,14 @@ class Records:
     def trace(self, pipe: Pipeline, work_id: str, event: str, **details: Any) -> None:
         """Append one event to the life of a piece of work."""
         key = self._keys.trace(work_id)
-        pipe.rpush(key, json.dumps({"at": time.time(), "event": event, **details}))
+        pipe.rpush(key, _line(event, details))
         pipe.ltrim(key, -TRACE_LIMIT, -1)
         pipe.expire(key, self._unfinished_seconds)
+
+    def trace_if(self, pipe: Pipeline, condition: tuple[str, str], work_id: str, event: str, **details: Any) -> None:
+        """The same where a key has a value by then: `condition` is the two of them."""
+        keys = [condition[0], self._keys.trace(work_id)]
+        _TRACE_IF.join(pipe, keys, [condition[1], _line(event, details), -TRACE_LIMIT, self._unfinished_seconds])
 
     def close(self, pipe: Pipeline, work: Work, outcome: Outcome, **details: Any) -> None:
         """Record how the work ended; its history expires from now on."""
@@ -113,24 +125,19 @@ class Records:
         stored: dict[bytes, bytes] = self._redis.hgetall(self._keys.record(work_id))  # type: ignore[assignment]
         return {field.decode(): value.decode() for field, value in stored.items()}
 
-    def with_field(self, work_ids: Sequence[str], field: str) -> set[str]:
-        """Those of which a field is known, and not empty."""
-        if not work_ids:
-            return set()
-        with self._redis.pipeline(transaction=False) as pipe:
-            for work_id in work_ids:
-                pipe.hget(self._keys.record(work_id), field)
-            stored: list[bytes | None] = pipe.execute()
-        return {work_id for work_id, value in zip(work_ids, stored, strict=True) if value}
+    def field(self, work_id: str, name: str) -> str:
+        """One field of that; empty when it is not known."""
+        stored: bytes | None = self._redis.hget(self._keys.record(work_id), name)  # type: ignore[assignment]
+        return stored.decode() if stored else ""
 
     def outcome(self, work_id: str) -> Outcome | None:
         """How the work ended, if it has."""
-        stored: bytes | None = self._redis.hget(self._keys.record(work_id), "outcome")  # type: ignore[assignment]
-        return Outcome(stored.decode()) if stored else None
+        stored = self.field(work_id, "outcome")
+        return Outcome(stored) if stored else None
 
-    def ask_for_outcome(self, pipe: Pipeline, work_id: str) -> None:
-        """Ask the same in the caller's transaction, which gets it as text."""
-        pipe.hget(self._keys.record(work_id), "outcome")
+    def ask_for(self, pipe: Pipeline, work_id: str, name: str) -> None:
+        """Ask for a field in the caller's pipeline, which gets it as bytes, or None."""
+        pipe.hget(self._keys.record(work_id), name)
 
     def work(self, work_id: str) -> Work | None:
         """The work itself, as it was published."""
@@ -176,3 +183,7 @@ def index_terms(work: Work) -> list[str]:
     """What a person would look the work up by."""
     addresses = () if work.kind == "audit" else work.addresses
     return [term for term in (work.eip, work.uid, *map(str, addresses)) if term]
+
+
+def _line(event: str, details: Mapping[str, Any]) -> str:
+    return json.dumps({"at": time.time(), "event": event, **details})

@@ -95,8 +95,9 @@ class Settings(BaseSettings):
     stuck_after: Seconds = 300
     """An EIP is reported as stuck when it has been terminating, or without an address, for so long."""
 
-    gateways_at_once: Annotated[int, Field(ge=1, le=64)] = 8
-    """How many gateways one worker works on at the same time: while one answers it goes on with the others."""
+    gateways_at_once: Annotated[int | None, Field(ge=1, le=64)] = None
+    """How many gateways one worker works on at the same time: while one answers it goes on with the others. Without it
+    8 with `exec`, which mostly waits, and 4 with `netlink`."""
     lock_lifetime: Annotated[float, Field(ge=2)] = 30
     """A gateway's lock frees itself after this."""
     busy_pause: Seconds = 1
@@ -163,6 +164,7 @@ class Settings(BaseSettings):
         "netns_dir",
         "kube_context",
         "node_name",
+        "gateways_at_once",
         "redis_sentinel_username",
         "redis_sentinel_password",
         "dashboard_password",
@@ -172,6 +174,12 @@ class Settings(BaseSettings):
     @classmethod
     def _empty_is_unset(cls, value: Any) -> Any:
         return None if value == "" else value
+
+    @property
+    def threads(self) -> int:
+        """How many gateways a worker works on at the same time."""
+        # More computing threads than that only wait for one another (benchmarks/results.md).
+        return self.gateways_at_once or {"exec": 8, "netlink": 4}[self.driver]
 
     def protects(self, address: IPv4Address | IPv6Address) -> bool:
         """Whether the operator listed this address as never to be touched."""

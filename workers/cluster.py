@@ -29,9 +29,12 @@ class Cluster(Places):
         either live, or its own release is about to be published.
         """
         owners = Ownership(self._eips_of(gateway)).of(gateway)
-        redis, keys = self._work_queue.redis, self._work_queue.keys
-        for address in sorted(set(map(str, addresses)) - set(owners.by_address)):
-            uid: bytes | None = redis.srandmember(keys.owners(gateway, address))  # type: ignore[assignment]
+        unowned = sorted(set(map(str, addresses)) - set(owners.by_address))
+        with self._work_queue.redis.pipeline(transaction=False) as pipe:
+            for address in unowned:
+                pipe.srandmember(self._work_queue.keys.owners(gateway, address))
+            known: list[bytes | None] = pipe.execute()
+        for address, uid in zip(unowned, known, strict=True):
             if uid:
                 owners.add_known(address, uid.decode())
         return owners

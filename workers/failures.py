@@ -22,6 +22,10 @@ class NotNowError(Exception):
         self.seconds = seconds
 
 
+class GatewayBusyError(NotNowError):
+    """Another worker has the gateway."""
+
+
 class ElsewhereError(Exception):
     """What is left of the job has to be done by a worker on another node."""
 

@@ -28,12 +28,11 @@ class Hold:
         """For whom the gateway's releases wait now, in words; None when they go on.
 
         An EIP is waited for while it is younger than the limit, and a gateway's releases wait no longer than the limit
-        in one go, however many EIPs come after one another.
+        in one go, however many EIPs come after one another, until `over`.
         """
         key, now = self._keys.hold(gateway), time.time()
         young = [eip.name for eip in waiting if now - eip.created < self._limit]
         if not young:
-            self._redis.delete(key)
             return None
         self._redis.set(key, repr(now), nx=True, ex=int(self._limit * 10) + 1)
         since = float(self._redis.get(key) or now)
@@ -41,3 +40,7 @@ class Hold:
             self._redis.delete(key)
             return None
         return f"EIP {', '.join(young)} of this gateway has no address yet"
+
+    def over(self, gateway: str) -> None:
+        """The gateway's releases went on: the next EIP that they wait for is a new go."""
+        self._redis.delete(self._keys.hold(gateway))

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from redis import Redis
+from redis.client import Pipeline
 
 from shared.keys import Keys
 from shared.models import IPAddress, Release
@@ -56,15 +57,22 @@ class Intents:
                     pipe.set(self._keys.intent(gateway, str(address.ip)), json.dumps(asdict(intent)), ex=self._lifetime)
             pipe.execute()
 
-    def left_by(self, gateway: str, releases: Sequence[Release]) -> set[str]:
-        """Ids of those releases for which an intent was recorded, so that an owner may be without its address."""
-        pairs = [(release.id, self._keys.intent(gateway, str(ip))) for release in releases for ip in release.addresses]
-        if not pairs:
-            return set()
-        stored: list[bytes | None] = self._redis.mget([key for _, key in pairs])  # type: ignore[assignment]
+    def ask_for(self, pipe: Pipeline, gateway: str, releases: Sequence[Release]) -> None:
+        """Ask in the caller's pipeline what `left_by` reads; one answer."""
+        pipe.mget([self._keys.intent(gateway, str(ip)) for release in releases for ip in release.addresses])
+
+    @staticmethod
+    def left_by(releases: Sequence[Release], stored: Sequence[bytes | None]) -> set[str]:
+        """Ids of those releases for which an intent was recorded, so that an owner may be without its address.
+
+        Args:
+            releases: who was asked about.
+            stored: the answer.
+        """
+        whose = [release.id for release in releases for _ in release.addresses]
         return {
             work_id
-            for (work_id, _), intent in zip(pairs, stored, strict=True)
+            for work_id, intent in zip(whose, stored, strict=True)
             if intent is not None and json.loads(intent)["work"] == work_id
         }
 

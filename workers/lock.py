@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from redis import Redis
@@ -24,6 +25,9 @@ from shared.errors import LockLostError
 from shared.keys import Keys
 from shared.metrics import LOCK_CONTENTION, LOCK_LOSSES
 from shared.scripts import Script
+
+if TYPE_CHECKING:
+    from shared.records import Records
 
 _RENEW = Script("""
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
@@ -98,9 +102,21 @@ class GatewayLock:
                 f"the lock of gateway {self._gateway} ran out before the change; nothing was changed, it is tried again"
             )
 
+    def trace(self, pipe: Pipeline, records: Records, work_id: str, event: str, **details: Any) -> None:
+        """Trace something in the transaction that asks for the lock, unless another worker has it."""
+        records.trace_if(pipe, (self._key, self._token), work_id, event, **details)
+
+    @property
+    def released(self) -> bool:
+        """Whether we let go."""
+        return self._released
+
     @contextmanager
-    def transaction(self) -> Iterator[Pipeline]:
+    def transaction(self, unless_changed: int | None = None) -> Iterator[Pipeline]:
         """A transaction that goes through only while the lock is held.
+
+        Args:
+            unless_changed: let go with it, unless work was added for the gateway since that generation.
 
         Raises:
             LockLostError: it ran out or is another's now; nothing of the transaction was done.
@@ -112,10 +128,13 @@ class GatewayLock:
                 raise self._lost_before_the_record()
             pipe.multi()
             yield pipe
+            if unless_changed is not None:
+                _RELEASE.join(pipe, *self._letting_go(unless_changed))
             try:
-                pipe.execute()
+                answers = pipe.execute()
             except WatchError:
                 raise self._lost_before_the_record() from None
+            self._released = unless_changed is not None and bool(answers[-1])
 
     def _lost_before_the_record(self) -> LockLostError:
         LOCK_LOSSES.inc()
@@ -126,13 +145,13 @@ class GatewayLock:
 
     def release_unless_changed(self, generation: int) -> bool:
         """Let go, unless work was added for the gateway since that generation; whether we let go."""
-        self._released = bool(self._release(str(generation)))
+        self._released = bool(_RELEASE.run(self._redis, *self._letting_go(generation)))
         return self._released
 
     def release(self) -> None:
         """Let go, whatever is pending; another's lock stays."""
         if not self._released:
-            self._release("")
+            _RELEASE.run(self._redis, *self._letting_go(""))
 
-    def _release(self, generation: str) -> object:
-        return _RELEASE.run(self._redis, [self._key, self._generation_key], [self._token, generation])
+    def _letting_go(self, generation: int | str) -> tuple[list[str], list[str]]:
+        return [self._key, self._generation_key], [self._token, str(generation)]

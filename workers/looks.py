@@ -49,7 +49,7 @@ class Looks:
         return Result(outcome, details)
 
     def _deleted_before(self, work: Work) -> bool:
-        return bool(self._records.with_field([work.id], "deleted"))
+        return bool(self._records.field(work.id, "deleted"))
 
 
 def not_before(work: Work, settings: Settings, now: float) -> float | None:

@@ -22,7 +22,7 @@ from shared.queue import WorkQueue
 from shared.settings import Settings
 from workers.answers import Answer, Result
 from workers.ending import end_job
-from workers.failures import NotNowError
+from workers.failures import GatewayBusyError, NotNowError
 from workers.lock import GatewayLock
 from workers.round import Round
 
@@ -35,7 +35,7 @@ ROUND_SIZE = 200
 """Pieces of work per round; the rest is left to the next."""
 
 
-def _untold(_pipe: Pipeline) -> None:
+def _untold(_pipe: Pipeline, _lock: GatewayLock) -> None:
     pass
 
 
@@ -62,13 +62,15 @@ class Reclaimer:
         """Whose jobs it does."""
         self._worker = worker
 
-    def run(self, work: Work, pods_done: Collection[str] = (), taken: Callable[[Pipeline], None] = _untold) -> Result:
+    def run(
+        self, work: Work, pods_done: Collection[str] = (), taken: Callable[[Pipeline, GatewayLock], None] = _untold
+    ) -> Result:
         """Do a piece of work now, and with it what else is pending for its gateway.
 
         Args:
             work: what the job carries.
             pods_done: UIDs of the gateway's pods that were done on other nodes.
-            taken: is handed the transaction that opens the work, once the gateway is locked for it.
+            taken: is handed the transaction that opens the work, and the lock that it asks for.
 
         Raises:
             NotNowError: to be run again a little later.
@@ -87,16 +89,18 @@ class Reclaimer:
                     pipe, self._redis, self._keys, work.gateway, self._settings.lock_lifetime, self._worker
                 )
                 # At the same moment: who had the gateway until now may just have done it.
-                self._work_queue.records.ask_for_outcome(pipe, work.id)
-                *_, held, ended = pipe.execute()
+                self._work_queue.records.ask_for(pipe, work.id, "outcome")
+                self._ask_for_pending(pipe, work.gateway)
+                taken(pipe, asked)
+                _, held, ended, generation, stored, *_ = pipe.execute()
             lock = asked.answered(held)
             try:
                 # Only finished work has an outcome: what failed is decided anew when replayed.
                 if ended is not None:
                     return Result(Outcome(ended.decode()), {"why": "taken over by another job of the gateway"})
                 if lock is None:
-                    raise NotNowError("another worker has the gateway", self._settings.busy_pause)
-                return self._work_off(work, pods_done, lock, taken)
+                    raise GatewayBusyError("another worker has the gateway", self._settings.busy_pause)
+                return self._work_off(work, pods_done, lock, generation, stored)
             finally:
                 if lock is not None:
                     lock.release()
@@ -106,38 +110,47 @@ class Reclaimer:
         self._round.rest()
 
     def _work_off(
-        self, work: Work, pods_done: Collection[str], lock: GatewayLock, taken: Callable[[Pipeline], None]
+        self,
+        work: Work,
+        pods_done: Collection[str],
+        lock: GatewayLock,
+        generation: bytes | None,
+        pending: dict[bytes, bytes],
     ) -> Result:
         own: Answer | None = None
         give_up = time.monotonic() + self._settings.job_timeout / 2
         while True:
-            generation, works = self._pending(work, taken, finished=isinstance(own, Result))
-            taken = _untold
+            works = self._works(work, pending, finished=isinstance(own, Result))
             if works:
                 # Where our own work has been says nothing of what others came with since.
                 been = () if isinstance(own, Result) else pods_done
                 answers = self._round.work_off(work.gateway, works, lock.ensure_held, been)
-                self._record(work, works, answers, lock)
+                self._record(work, works, answers, lock, int(generation or 0))
                 own = answers.get(work.id, own)
-            if lock.release_unless_changed(generation) or time.monotonic() > give_up:
+            else:
+                lock.release_unless_changed(int(generation or 0))
+            if lock.released or time.monotonic() > give_up:
                 break
+            with self._redis.pipeline(transaction=True) as pipe:
+                self._ask_for_pending(pipe, work.gateway)
+                generation, pending = pipe.execute()
         if isinstance(own, Result):
             return own
         raise own or NotNowError("the gateway was left to another worker", self._settings.busy_pause)
 
-    def _pending(self, work: Work, taken: Callable[[Pipeline], None], *, finished: bool) -> tuple[int, list[Work]]:
-        """The gateway's generation and what was pending then, our own work first unless it is finished."""
-        with self._redis.pipeline(transaction=True) as pipe:
-            pipe.get(self._keys.pending_generation(work.gateway))
-            pipe.hgetall(self._keys.pending(work.gateway))
-            taken(pipe)
-            generation, stored, *_ = pipe.execute()
-        works: list[Work] = [] if finished else [work]
-        for work_id, payload in stored.items():
-            if work_id.decode() != work.id and len(works) < ROUND_SIZE:
-                other = self._readable(work.gateway, work_id.decode(), payload)
+    def _ask_for_pending(self, pipe: Pipeline, gateway: str) -> None:
+        """Two answers: the gateway's generation, and what is pending then."""
+        pipe.get(self._keys.pending_generation(gateway))
+        pipe.hgetall(self._keys.pending(gateway))
+
+    def _works(self, own: Work, pending: dict[bytes, bytes], *, finished: bool) -> list[Work]:
+        """The next round's, our own work first unless it is finished."""
+        works: list[Work] = [] if finished else [own]
+        for work_id, payload in pending.items():
+            if work_id.decode() != own.id and len(works) < ROUND_SIZE:
+                other = self._readable(own.gateway, work_id.decode(), payload)
                 works += [other] if other is not None else []
-        return int(generation or 0), works
+        return works
 
     def _readable(self, gateway: str, work_id: str, payload: bytes) -> Work | None:
         try:
@@ -150,15 +163,17 @@ class Reclaimer:
         same = taken.id == work_id and taken.gateway == gateway and taken.cluster == self.cluster_uid
         return taken if same else None
 
-    def _record(self, own: Work, works: list[Work], answers: dict[str, Answer], lock: GatewayLock) -> None:
-        """Record what ended, in one transaction with its leaving the pending work.
+    def _record(
+        self, own: Work, works: list[Work], answers: dict[str, Answer], lock: GatewayLock, generation: int
+    ) -> None:
+        """Record what ended, in one transaction with its leaving the pending work; let go of the lock if that was all.
 
         Raises:
             LockLostError: nothing was recorded, because another worker may have come to outcomes of its own since.
         """
         records = self._work_queue.records
         ended = [(work, answer) for work in works if isinstance(answer := answers.get(work.id), Result)]
-        with lock.transaction() as pipe:
+        with lock.transaction(unless_changed=generation) as pipe:
             for work, result in ended:
                 over = {} if work.id == own.id else {"taken_over_by": own.id}
                 records.close(pipe, work, result.outcome, worker=self._worker, **over, **result.details)

@@ -129,8 +129,7 @@ class Round:
                 else:
                     releases.append(work)
         others: list[Work] = [work for work in works if not isinstance(work, Release)]
-        unsettled = self._intents.left_by(gateway, absent)
-        deleted = self._work_queue.records.with_field([work.id for work in absent], "deleted")
+        unsettled, deleted = self._earlier_tries(gateway, absent)
         answers |= {
             work.id: self._looks.concluded(
                 work, Outcome.ALREADY_ABSENT, earlier=work.id in deleted, seen=self._seen(sites, work.addresses)
@@ -155,6 +154,18 @@ class Round:
             else:
                 answers[work.id] = self._confirm(gateway, work, sites, subnets, owners, fence)
         return answers
+
+    def _earlier_tries(self, gateway: str, absent: Sequence[Release]) -> tuple[set[str], set[str]]:
+        """Ids of releases that meant to delete something at an earlier try, and of those that told that they did."""
+        if not absent:
+            return set(), set()
+        with self._work_queue.redis.pipeline(transaction=False) as pipe:
+            self._intents.ask_for(pipe, gateway, absent)
+            for work in absent:
+                self._work_queue.records.ask_for(pipe, work.id, "deleted")
+            intents, *deleted = pipe.execute()
+        told = {work.id for work, value in zip(absent, deleted, strict=True) if value}
+        return self._intents.left_by(absent, intents), told
 
     def _release(
         self,
@@ -192,6 +203,7 @@ class Round:
             if self._put_back(site, returned, fence):
                 whose = {release.id: [a for a in returned if a.ip in free] for release, free in going}
                 self._tell("put back", site, whose)
+        self._hold.over(gateway)
         for release, free in going:
             places = [{"pod": site.pod.place.name, "address": str(a)} for site in sites for a in site.holds(free)]
             if free & regained:

@@ -33,6 +33,10 @@ LOOKED_THROUGH = 5000
 """Jobs of busy gateways that are passed over at most: Redis serves nobody else meanwhile."""
 BUSY_PAUSE = 0.02
 """How soon the queue is looked at again where all its jobs are of busy gateways, seconds."""
+NEWS_PAUSE = 0.003
+"""How soon it is seen meanwhile that another job has come, seconds."""
+NEWEST = 50
+"""How many of a queue's last jobs are looked at then."""
 TAKEN_SECONDS = 1.0
 """How long a gateway counts as worked on whose worker has not asked for its lock yet, and may have died."""
 PAUSE_PER_PASSED = 1e-5
@@ -52,9 +56,9 @@ _TAKE = Script(
 if redis.call('EXISTS', KEYS[1]) == 1 then return 'suspended' end
 local busy, passed = {}, 0
 for number = 2, #KEYS do
-    local queue, start = KEYS[number], 0
+    local queue, start = KEYS[number], tonumber(ARGV[6])
     while passed < tonumber(ARGV[5]) do
-        local ids = redis.call('LRANGE', queue, start, start + 49)
+        local ids = redis.call('LRANGE', queue, start, start < 0 and -1 or start + 49)
         for _, id in ipairs(ids) do
             local gateway = redis.pcall('HGET', ARGV[1] .. id, 'gateway')
             -- A record that is none, whoever wrote it, says nothing.
@@ -70,7 +74,7 @@ for number = 2, #KEYS do
             end
             passed = passed + 1
         end
-        if #ids < 50 then break end
+        if start < 0 or #ids < 50 then break end
         start = start + 50
     end
 end
@@ -81,6 +85,7 @@ return passed
 _UNLESS_BUSY = Script(
     _STORED
     + """
+if ARGV[6] == 'popped' then redis.call('RPUSH', KEYS[2], ARGV[5]) end
 local gateway = redis.pcall('HGET', ARGV[1] .. ARGV[5], 'gateway')
 if type(gateway) ~= 'string' then return stored(ARGV[5]) end
 if redis.call('EXISTS', ARGV[2] .. gateway, ARGV[3] .. gateway) == 0 then
@@ -117,8 +122,12 @@ class Taker:
         Raises:
             SuspendedError: no job is to be taken.
         """
+        return self._take(pipe, 0)
+
+    def _take(self, pipe: Pipeline, start: int) -> tuple[Job, Queue] | None:
+        keys = [WORKERS_SUSPENDED, *(queue.key for queue in self._queues)]
         while True:
-            _TAKE.join(pipe, [WORKERS_SUSPENDED, *(queue.key for queue in self._queues)], [*self._args, LOOKED_THROUGH])
+            _TAKE.join(pipe, keys, [*self._args, LOOKED_THROUGH, start])
             taken = pipe.execute()[-1]
             if taken == b"suspended":
                 raise SuspendedError
@@ -139,28 +148,42 @@ class Taker:
             the job; None when it is time to `take` again.
         """
         if self._passed:
-            # When a gateway is free again, nobody says so.
-            time.sleep(min(BUSY_PAUSE + PAUSE_PER_PASSED * self._passed, seconds))
-            return None
-        key, job_id = self._blocking(seconds)
+            if not self._more_comes(min(BUSY_PAUSE + PAUSE_PER_PASSED * self._passed, seconds)):
+                return None
+            with self._redis.pipeline(transaction=False) as pipe:
+                return self._take(pipe, -NEWEST)
+        key, job_id, how = self._blocking(seconds)
         if job_id is None:
             return None
-        stored = _UNLESS_BUSY.run(self._redis, [key, f"{key}:intermediate"], [*self._args, job_id])
+        stored = _UNLESS_BUSY.run(self._redis, [key, f"{key}:intermediate"], [*self._args, job_id, how])
         return None if stored is None else self._read(key, job_id, stored)
 
-    def _blocking(self, seconds: float) -> tuple[str, str | None]:
+    def _more_comes(self, seconds: float) -> bool:
+        """Whether another job comes behind those of busy gateways; when a gateway is free again, nobody says so."""
+        until, last = time.monotonic() + seconds, self._last_jobs()
+        while (left := until - time.monotonic()) > 0:
+            time.sleep(min(NEWS_PAUSE, left))
+            if self._last_jobs() != last:
+                return True
+        return False
+
+    def _last_jobs(self) -> list[list[bytes]]:
+        with self._redis.pipeline(transaction=False) as pipe:
+            for queue in self._queues:
+                pipe.lrange(queue.key, -1, -1)
+            last: list[list[bytes]] = pipe.execute()
+        return last
+
+    def _blocking(self, seconds: float) -> tuple[str, str | None, str]:
+        """The queue, the job, and whether it was moved to the intermediate queue or has yet to be put there."""
         keys = [queue.key for queue in self._queues]
         found: Any
         if len(keys) == 1:
             found = self._redis.blmove(keys[0], f"{keys[0]}:intermediate", seconds)  # type: ignore[arg-type]
-            return keys[0], found.decode() if found else None
+            return keys[0], found.decode() if found else None, "moved"
+        # Redis cannot wait for one of several lists and move: who dies now leaves it to who looks for orphans.
         found = self._redis.blpop(keys, seconds)
-        if not found:
-            return keys[0], None
-        key, job_id = found[0].decode(), found[1].decode()
-        # Redis cannot wait for one of several lists and move: who dies here leaves it to who looks for orphans.
-        self._redis.rpush(f"{key}:intermediate", job_id)
-        return key, job_id
+        return (found[0].decode(), found[1].decode(), "popped") if found else (keys[0], None, "")
 
     def _read(self, key: str, job_id: str, stored: list[bytes]) -> tuple[Job, Queue] | None:
         queue = next(each for each in self._queues if each.key == key)

@@ -15,6 +15,7 @@ import socket
 import threading
 import time
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -47,7 +48,7 @@ from shared.models import Work
 from shared.queue import WorkQueue, describe
 from shared.settings import Settings
 from workers.deadline import Deadline
-from workers.failures import ElsewhereError, NotNowError, Verdict, backoff, classify
+from workers.failures import ElsewhereError, GatewayBusyError, NotNowError, Verdict, backoff, classify
 from workers.jobs import ReclaimJob
 from workers.reclaimer import Reclaimer
 from workers.recovery import Recovery
@@ -56,6 +57,7 @@ from workers.unbreakable import UnbreakableQueue
 
 if TYPE_CHECKING:
     from shared.kube.events import EventRecorder
+    from workers.lock import GatewayLock
 
 log = get_logger(__name__)
 
@@ -156,7 +158,7 @@ class ReclaimWorker(SimpleWorker):
         due = threading.Thread(target=self._promote_until, args=(ended,), name="due-jobs", daemon=True)
         others = [
             threading.Thread(target=self._serve, args=(burst,), name=f"gateway-{number}", daemon=True)
-            for number in range(1, self._settings.gateways_at_once)
+            for number in range(1, self._settings.threads)
         ]
         due.start()
         try:
@@ -262,9 +264,22 @@ class ReclaimWorker(SimpleWorker):
         finally:
             clear_contextvars()
 
+    def prepare_execution(self, job: ReclaimJob) -> Execution:  # type: ignore[override]
+        """Start a job, and with that take it out of the intermediate queue, in one transaction; RQ takes two."""
+        ttl = self.get_heartbeat_ttl(job)
+        with self.connection.pipeline(transaction=True) as pipe:
+            execution = Execution.create(job, ttl, pipeline=pipe, worker_name=self.name)
+            self.executions[execution.id] = execution
+            self.set_state(WorkerStatus.BUSY, pipeline=pipe)
+            self.heartbeat(ttl, pipeline=pipe)
+            job.prepare_for_execution(self.name, pipeline=pipe)
+            pipe.persist(job.key)
+            pipe.lrem(self._work_queue.open(job.origin).intermediate_queue_key, 1, job.id)
+            pipe.execute()
+        return execution
+
     def prepare_job_execution(self, job: Job, remove_from_intermediate_queue: bool = False) -> None:
-        """Start a job, and with that take it out of the intermediate queue, however many queues this worker has."""
-        super().prepare_job_execution(job, remove_from_intermediate_queue=True)
+        """Leave what RQ does here to `prepare_execution`, right before."""
 
     def handle_execution_ended(self, job: Job, queue: Queue, heartbeat_ttl: int) -> None:
         """Note when; what is written of the job next tells RQ that it lived until then."""
@@ -418,10 +433,13 @@ class ReclaimWorker(SimpleWorker):
     def _do(self, work: Work, job: ReclaimJob) -> str | Again:
         bind_contextvars(**named(work))
         log.info("job started")
+        told = job.meta.get("taken")
         try:
             pods_done = job.meta.get("pods_done", ())
-            return self._reclaimer.run(work, pods_done, lambda pipe: self._trace_taken(pipe, job)).outcome.value
+            return self._reclaimer.run(work, pods_done, partial(self._trace_taken, job)).outcome.value
         except NotNowError as later:
+            if isinstance(later, GatewayBusyError) and not told:
+                job.meta.pop("taken", None)
             self._trace_change(job, later.why)
             return Again(later.seconds)
         except ElsewhereError as elsewhere:
@@ -445,12 +463,12 @@ class ReclaimWorker(SimpleWorker):
             )
         return name
 
-    def _trace_taken(self, pipe: Pipeline, job: ReclaimJob) -> None:
+    def _trace_taken(self, job: ReclaimJob, pipe: Pipeline, lock: GatewayLock) -> None:
         """Trace that this worker has the gateway for the job, once per try: one that waits is taken every second."""
         if not job.meta.get("taken"):
             job.meta["taken"] = True
             attempt = int(job.meta.get("attempts", 0)) + 1
-            self._work_queue.records.trace(pipe, job.id, "taken", worker=self.name, attempt=attempt)
+            lock.trace(pipe, self._work_queue.records, job.id, "taken", worker=self.name, attempt=attempt)
 
     def _trace_change(self, job: ReclaimJob, why: str) -> None:
         """Trace why a job is run again later, once per reason: it may be for many seconds, every second."""

@@ -121,12 +121,14 @@ class _NoLock(GatewayLock):
         pass
 
     @contextmanager
-    def transaction(self) -> Iterator[Pipeline]:
+    def transaction(self, unless_changed: int | None = None) -> Iterator[Pipeline]:
         with self._redis.pipeline(transaction=True) as pipe:
             yield pipe
             pipe.execute()
+        self._released = True
 
     def release_unless_changed(self, generation: int) -> bool:
+        self._released = True
         return True
 
 

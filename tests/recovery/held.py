@@ -24,14 +24,15 @@ from workers.worker import ReclaimWorker
 
 if TYPE_CHECKING:
     from rq import Queue
+    from rq.executions import Execution
     from rq.job import Job
 
     from workers.gateways.interface import Driver
     from workers.jobs import ReclaimJob
 
 PLACES = ("taken", "registered", "looked", "nowhere")
-"""Off the queue, and nothing else done; in RQ's registry of started jobs, and not started; having looked at the
-gateway, and about to change it; not held at all."""
+"""Off the queue, and nothing else done; in RQ's registry of started jobs, and nothing else done; having looked at
+the gateway, and about to change it; not held at all."""
 
 
 class Hold:
@@ -74,9 +75,10 @@ class HeldWorker(ReclaimWorker):
         self.hold.at("taken")
         super().execute_job(job, queue)
 
-    def prepare_job_execution(self, job: Job, remove_from_intermediate_queue: bool = False) -> None:
+    def prepare_execution(self, job: ReclaimJob) -> Execution:  # type: ignore[override]
+        execution = super().prepare_execution(job)
         self.hold.at("registered")
-        super().prepare_job_execution(job, remove_from_intermediate_queue)
+        return execution
 
 
 class NotingRecovery(Recovery):

@@ -134,6 +134,18 @@ def test_releases_wait_for_a_young_eip_and_not_for_an_old_one(redis: Redis, keys
 
 
 @pytest.mark.server
+def test_once_releases_went_on_they_wait_as_long_again(redis: Redis, keys: Keys) -> None:
+    hold = Hold(redis, keys, limit=0.3)
+    assert hold.asks_to_wait("gw1", [eip("u1", created=time.time())])
+    time.sleep(0.2)
+    assert hold.asks_to_wait("gw1", []) is None
+    hold.over("gw1")
+    assert hold.asks_to_wait("gw1", [eip("u2", created=time.time())])
+    time.sleep(0.2)
+    assert hold.asks_to_wait("gw1", [eip("u2", created=time.time())])
+
+
+@pytest.mark.server
 def test_releases_wait_no_longer_than_the_limit_whoever_comes(redis: Redis, keys: Keys) -> None:
     hold = Hold(redis, keys, limit=0.3)
     began = time.time()
@@ -155,9 +167,14 @@ def test_an_intent_is_found_by_its_pair_and_its_work(redis: Redis, keys: Keys) -
     assert (found.interface, found.prefix_length, found.work) == ("net1", 24, "release-u1")
     assert intents.of("gw2", place.ip) is None
     mine, other = work(), work(id="release-u2", uid="u2")
-    assert intents.left_by("gw1", [mine, other]) == {"release-u1"}  # type: ignore[list-item]
-    assert intents.left_by("gw2", [mine]) == set()  # type: ignore[list-item]
-    assert intents.left_by("gw1", []) == set()
+
+    def left(gateway: str, *releases: Work) -> set[str]:
+        with redis.pipeline() as pipe:
+            intents.ask_for(pipe, gateway, releases)  # type: ignore[arg-type]
+            return intents.left_by(releases, pipe.execute()[0])  # type: ignore[arg-type]
+
+    assert left("gw1", mine, other) == {"release-u1"}
+    assert left("gw2", mine) == set()
 
 
 @pytest.mark.parametrize(

@@ -102,5 +102,26 @@ def test_it_is_kept_when_work_came_since_it_was_looked_at(redis: Redis, keys: Ke
     assert acquired(redis, keys) is not None
 
 
+def test_it_is_let_go_of_with_the_record_unless_work_came(redis: Redis, keys: Keys) -> None:
+    lock = held(redis, keys)
+    redis.set(keys.pending_generation("gw1"), 3)
+    with lock.transaction(unless_changed=2) as pipe:
+        pipe.set("record", "first")
+    assert not lock.released
+    lock.ensure_held()
+    with lock.transaction(unless_changed=3) as pipe:
+        pipe.set("record", "second")
+    assert (redis.get("record"), lock.released) == (b"second", True)
+    assert acquired(redis, keys) is not None
+
+
+def test_it_stays_held_by_a_transaction_that_says_nothing_of_it(redis: Redis, keys: Keys) -> None:
+    lock = held(redis, keys)
+    with lock.transaction() as pipe:
+        pipe.set("record", "done")
+    assert not lock.released
+    lock.ensure_held()
+
+
 def test_it_is_let_go_of_when_there_never_was_pending_work(redis: Redis, keys: Keys) -> None:
     assert held(redis, keys).release_unless_changed(0)

@@ -18,6 +18,7 @@ from shared.settings import Settings
 from tests.payloads import release
 from tests.waiting import eventually
 from workers.answers import Result
+from workers.jobs import ReclaimJob
 from workers.reclaimer import Reclaimer
 from workers.worker import ReclaimWorker
 
@@ -120,7 +121,7 @@ def test_where_one_thread_cannot_go_on_none_does(
     worker = start(3)
     prepare = worker.prepare_execution
 
-    def lost(job: Job) -> Any:
+    def lost(job: ReclaimJob) -> Any:
         if job.id == "release-2":
             raise RedisConnectionError("gone")
         return prepare(job)

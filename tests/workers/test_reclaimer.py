@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any, cast
 
 import pytest
 from redis.client import Pipeline
+from rq.serializers import JSONSerializer
 
 from shared.models import Outcome, Work, parse_work
 from shared.queue import WorkQueue
 from shared.settings import Settings
 from tests.payloads import release
 from workers.answers import Result
+from workers.jobs import ReclaimJob
 from workers.lock import GatewayLock
 from workers.reclaimer import Reclaimer
 from workers.round import Round
+from workers.worker import ReclaimWorker
 
 pytestmark = pytest.mark.server
 
@@ -108,8 +112,27 @@ def test_who_takes_work_over_is_told_with_its_outcome_and_who_has_it_is_handed_t
     other = parse_work(release(id="release-u2"))
     work_queue.publish_now([WORK, other], "published")
     handed: list[Pipeline] = []
-    reclaimer.run(WORK, (), handed.append)
+    reclaimer.run(WORK, (), lambda pipe, _lock: handed.append(pipe))
     assert len(handed) == 1
     (own,) = [event for event in work_queue.records.events(WORK.id) if event["event"] == "outcome"]
     (over,) = [event for event in work_queue.records.events(other.id) if event["event"] == "outcome"]
     assert (own.get("taken_over_by"), over["taken_over_by"]) == (None, WORK.id)
+
+
+def test_who_finds_the_gateway_taken_is_not_told_as_having_it(
+    work_queue: WorkQueue, reclaimer: Reclaimer, settings: Settings
+) -> None:
+    work_queue.publish_now([WORK], "published")
+    worker = ReclaimWorker(work_queue, reclaimer, settings, "w1", threading.Event())
+
+    def events_after_a_try() -> list[str]:
+        job = ReclaimJob(WORK.id, work_queue.redis, JSONSerializer)
+        job.refresh()  # type: ignore[no-untyped-call]
+        worker.execute_job(job, work_queue.queue)
+        return [event["event"] for event in work_queue.records.events(WORK.id)]
+
+    held = GatewayLock.try_acquire(work_queue.redis, work_queue.keys, WORK.gateway, 30)
+    assert held is not None
+    assert events_after_a_try() == ["published", "later"]
+    held.release()
+    assert events_after_a_try() == ["published", "later", "taken", "outcome"]

@@ -136,6 +136,22 @@ def test_where_only_busy_gateways_have_jobs_the_next_look_is_soon(work_queue: Wo
     assert take(work_queue, taker) == "release-1"
 
 
+def test_a_job_that_comes_behind_those_of_busy_gateways_is_taken_at_once(
+    work_queue: WorkQueue, queues: list[UnbreakableQueue], taker: Taker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.taking.BUSY_PAUSE", 60.0)
+    busy = [f"busy-{number}" for number in range(120)]
+    for work_id in busy:
+        publish(work_queue, work_id, "gw1")
+    lock(work_queue, "gw1")
+    assert take(work_queue, taker) is None
+    threading.Timer(0.2, publish, (work_queue, "other-1", "gw2")).start()
+    taken = taker.wait(30)
+    assert taken is not None
+    assert taken[0].id == "other-1"
+    assert queues[1].get_job_ids() == busy
+
+
 @pytest.mark.parametrize("waited_for", [False, True])
 def test_one_job_of_a_gateway_is_taken_and_the_next_when_its_worker_has_had_the_lock(
     work_queue: WorkQueue, queues: list[UnbreakableQueue], waited_for: bool
