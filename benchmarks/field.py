@@ -35,7 +35,8 @@ NODE = "sandbox-node"
 EXEC_SECONDS = 0.065
 """The median of a trivial exec on a real kubelet (measured there; the sandbox lets every exec wait so long)."""
 PATIENCE = 300.0
-PATIENT_POLL, QUICK_POLL = 0.02, 0.002
+POLL = 0.02
+"""Seconds between two looks at how far they are, where they tell of times themselves."""
 
 QUIET = {"audit_interval": 0, "events": "false", "log_level": "warning", "external_subnet": SUBNET}
 """Settings of the product in every case: no audits meanwhile, and no Events, which nobody's peer sends either."""
@@ -157,18 +158,21 @@ class Field(MeasuredStage):
         hour = int(time.time() // 3600)
         return sum(sum(counted.values()) for counted in self.work_queue.records.tally.hours(hour - 1, hour))
 
-    def wait_for_outcomes(self, count: int, poll: float = PATIENT_POLL) -> None:
+    def wait_for_outcomes(self, count: int) -> None:
         """Wait until so many pieces of work have ended since Redis was empty."""
-        self.watch_until(lambda: self.outcomes() >= count, f"{count} outcomes", poll)
+        self.watch_until(lambda: self.outcomes() >= count, f"{count} outcomes")
 
-    def watch_until(self, condition: Callable[[], bool], what: str, poll: float = PATIENT_POLL) -> None:
+    def watch_until(self, condition: Callable[[], bool], what: str, poll: float = POLL) -> None:
         """Look again and again, seldom enough not to be in the way of what is measured."""
         deadline = time.monotonic() + PATIENCE
-        while not condition():
+        while True:
+            # What has just been caused goes its way first: the API is in this process.
+            time.sleep(poll)
+            if condition():
+                return
             if time.monotonic() > deadline:
                 words = "\n".join(f"--- {process.name}\n{process.last_words()}" for process in self.processes)
                 raise TimeoutError(f"waited {PATIENCE:g} s for {what}\n{words}")
-            time.sleep(poll)
 
     def gone_at(self, work_id: str) -> float:
         """When a worker saw the address gone that it had deleted, since the epoch; else when it told the outcome."""

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks import peers
-from benchmarks.field import LENGTH, QUICK_POLL, Field
+from benchmarks.field import LENGTH, Field
 
 PEERS = Path(peers.__file__).parent
 
@@ -33,7 +33,7 @@ def ours(field: Field, driver: str, milestones: Milestones | None = None) -> Ite
         def delete(eips: Sequence[str]) -> list[float]:
             before = field.outcomes()
             began = field.vanish(eips)
-            field.wait_for_outcomes(before + len(eips), QUICK_POLL)
+            field.wait_for_outcomes(before + len(eips))
             if milestones is not None:
                 milestones.extend(field.milestones(field.work_of(eip), began) for eip in eips)
             return [field.gone_at(field.work_of(eip)) - began for eip in eips]
@@ -49,7 +49,7 @@ def follower(field: Field, module: str) -> Iterator[Deletions]:
         def delete(eips: Sequence[str]) -> list[float]:
             began = field.vanish(eips)
             wanted = set(eips)
-            field.watch_until(lambda: wanted <= {line["gone"] for line in peer.lines("gone")}, "the peer", QUICK_POLL)
+            field.watch_until(lambda: wanted <= {line["gone"] for line in peer.lines("gone")}, "the peer")
             told = {line["gone"]: line for line in peer.lines("gone")}
             assert all(told[eip]["exit_code"] == 0 for eip in eips)
             return [told[eip]["at"] - began for eip in eips]

@@ -10,7 +10,7 @@ from benchmarks.cases.sides import Deletions, Milestones, cleaned, follower, our
 from benchmarks.field import EXEC_SECONDS, Field
 from benchmarks.harness import Case, Measured, Ratio, divided, interleaved, percentile
 
-NETLINK, EXEC = "ours, netlink", "ours, exec"
+NETLINK, EXEC, FIRST = "ours, netlink", "ours, exec", "ours, exec, first on its gateway"
 KUBE_OVN, KOPF, KUBECTL = "Kube-OVN's own path", "kopf handler with exec", "kubectl exec script"
 
 
@@ -19,7 +19,7 @@ def measure(field: Field, quick: bool) -> Measured:
     turns, count = (2, 15) if quick else (5, 30)
     field.exec_latency(EXEC_SECONDS)
     all_of: dict[str, list[float]] = {}
-    way: dict[str, Milestones] = {NETLINK: [], EXEC: []}
+    way: dict[str, Milestones] = {NETLINK: [], EXEC: [], FIRST: []}
 
     def one_by_one(
         side: str, opened: Callable[[dict[str, str]], AbstractContextManager[Deletions]], number: int
@@ -32,9 +32,20 @@ def measure(field: Field, quick: bool) -> Measured:
         all_of.setdefault(side, []).extend(seconds)
         return statistics.median(seconds)
 
+    def each_on_its_own() -> float:
+        """No command of an earlier release is there to be used again, and nothing is known of the gateway."""
+        eips = [eip for number in range(1 + count) for eip in field.plant(1 + number, 1)]
+        with ours(field, "exec", way[FIRST]) as delete:
+            delete(eips[:1])
+            seconds = [delete([eip])[0] for eip in eips[1:]]
+        assert all(field.on_kernel(1 + number) == 0 for number in range(1 + count))
+        all_of.setdefault(FIRST, []).extend(seconds)
+        return statistics.median(seconds)
+
     sides = {
         NETLINK: lambda: one_by_one(NETLINK, lambda _: ours(field, "netlink", way[NETLINK]), count),
         EXEC: lambda: one_by_one(EXEC, lambda _: ours(field, "exec", way[EXEC]), count),
+        FIRST: each_on_its_own,
         KUBE_OVN: lambda: one_by_one(KUBE_OVN, lambda _: follower(field, "kube_ovn"), count),
         KOPF: lambda: one_by_one(KOPF, lambda _: follower(field, "kopf_operator"), count),
         KUBECTL: lambda: one_by_one(KUBECTL, lambda planted: script(field, 0, planted), max(5, count // 3)),
@@ -63,6 +74,7 @@ def measure(field: Field, quick: bool) -> Measured:
             ),
             Ratio("Kube-OVN's path / ours, netlink", divided(medians[KUBE_OVN], medians[NETLINK]), target=10, limit=5),
             Ratio("Kube-OVN's path / ours, exec", divided(medians[KUBE_OVN], medians[EXEC]), target=1, limit=0.7),
+            Ratio(f"Kube-OVN's path / {FIRST}", divided(medians[KUBE_OVN], medians[FIRST]), target=1, limit=0.5),
             Ratio("kopf handler / ours, exec", divided(medians[KOPF], medians[EXEC])),
             Ratio("kubectl script / ours, exec", divided(medians[KUBECTL], medians[EXEC])),
         ],
