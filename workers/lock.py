@@ -61,13 +61,14 @@ class GatewayLock:
         """The lock, or None when another worker has it; see `ask_for`."""
         with redis.pipeline(transaction=True) as pipe:
             lock = cls.ask_for(pipe, redis, keys, gateway, lifetime, holder)
-            return lock.answered(pipe.execute()[-1])
+            _, answer = pipe.execute()
+            return lock.answered(answer)
 
     @classmethod
     def ask_for(
         cls, pipe: Pipeline, redis: Redis, keys: Keys, gateway: str, lifetime: float, holder: str = ""
     ) -> GatewayLock:
-        """Ask for the lock within the caller's transaction: it is one only once it was `answered`.
+        """Ask for the lock within the caller's transaction, which gets two answers; the second is for `answered`.
 
         Args:
             pipe: the transaction.
@@ -84,7 +85,7 @@ class GatewayLock:
         return lock
 
     def answered(self, answer: object) -> GatewayLock | None:
-        """The lock, as the transaction's answer tells; None when another worker has it."""
+        """The lock, which is one only now; None when another worker has it."""
         if answer:
             return self
         LOCK_CONTENTION.inc()

@@ -112,6 +112,7 @@ class _NoLock(GatewayLock):
         cls, pipe: Pipeline, redis: Redis, keys: Keys, gateway: str, lifetime: float, holder: str = ""
     ) -> GatewayLock:
         pipe.delete(keys.taken(gateway))
+        pipe.get(keys.lock(gateway))
         return cls(redis, keys, gateway, "nobody", lifetime)
 
     def answered(self, answer: object) -> GatewayLock | None:

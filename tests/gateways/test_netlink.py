@@ -6,6 +6,7 @@ import gc
 import os
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
@@ -63,8 +64,13 @@ def is_at(descriptor: int, namespace: NetworkNamespace) -> bool:
 
 
 def open_files() -> int:
-    gc.collect()
-    return len(os.listdir("/proc/self/fd"))
+    """How many there are once none is being closed any more that tests before this one left."""
+    while True:
+        gc.collect()
+        before = os.listdir("/proc/self/fd")
+        time.sleep(0.1)
+        if os.listdir("/proc/self/fd") == before:
+            return len(before)
 
 
 # ProcessLocator
