@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from cli.groups import Group
 from cli.options import Json, RedisUrl, clock, open_queue, settings_of
 from cli.tables import plain, table
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 SHOWN = 20
 """EIPs that are named on a screen."""
 
-app = typer.Typer(help="What holds back releases when one list says that far too many EIPs are gone.")
+app = typer.Typer(cls=Group, help="What holds back releases when one list says that far too many EIPs are gone.")
 
 
 @app.command("show")

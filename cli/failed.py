@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli.completion import failed_jobs
+from cli.groups import Group
 from cli.options import Json, RedisUrl, clock, open_queue, operator, seconds_of, settings_of
 from cli.progress import follow
 from cli.tables import ago, gist, plain, table
@@ -19,7 +20,9 @@ if TYPE_CHECKING:
 
     from shared.failed import FailedJob, FailedJobs, Selection
 
-app = typer.Typer(help="The jobs that failed and wait for a person: list them, try them again, or drop them.")
+app = typer.Typer(
+    cls=Group, help="The jobs that failed and wait for a person: list them, try them again, or drop them."
+)
 
 Gateway = Annotated[str | None, typer.Option("--gateway", help="only those of this gateway", show_default=False)]
 Reason = Annotated[

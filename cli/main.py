@@ -12,6 +12,7 @@ import typer
 from cli import brake, failed
 from cli.audit import audit
 from cli.dashboard import dashboard
+from cli.groups import Group
 from cli.healthy import healthy
 from cli.options import Json, Kubeconfig, RedisUrl, settings_of
 from cli.settings import settings
@@ -22,9 +23,10 @@ from cli.trace import trace
 app = typer.Typer(
     help="Takes the addresses of deleted Kube-OVN EIPs off their gateways: exactly those, and proves it. "
     "Every setting is a variable EIP_RECLAIMER_*; `eip-reclaimer settings` shows them.",
+    cls=Group,
     no_args_is_help=True,
-    rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
 )
 app.add_typer(brake.app, name="brake", no_args_is_help=True)
 app.add_typer(failed.app, name="failed", no_args_is_help=True)
