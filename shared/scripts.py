@@ -6,6 +6,7 @@ along: a server that knows it compares a hash, and one that was restarted since 
 
 from __future__ import annotations
 
+from hashlib import sha1
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -20,11 +21,15 @@ class Script:
 
     def __init__(self, text: str) -> None:
         self._text = text
+        self._sha = sha1(text.encode(), usedforsecurity=False).hexdigest()
 
     def join(self, pipe: Pipeline, keys: Sequence[str], args: Sequence[Any]) -> None:
-        """Let it run in the caller's pipeline or transaction, which gets its answer."""
-        pipe.eval(self._text, len(keys), *keys, *args)
+        """Let it run in the caller's pipeline or transaction; it adds two answers, the last one its own."""
+        pipe.script_load(self._text)
+        pipe.evalsha(self._sha, len(keys), *keys, *args)
 
     def run(self, redis: Redis, keys: Sequence[str], args: Sequence[Any]) -> Any:
         """Run it now; what it returns."""
-        return redis.eval(self._text, len(keys), *keys, *args)
+        with redis.pipeline(transaction=False) as pipe:
+            self.join(pipe, keys, args)
+            return pipe.execute()[-1]

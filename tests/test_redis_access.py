@@ -270,6 +270,7 @@ class TestAcl:
             "CLIENT LIST",
             "CLIENT KILL TYPE normal",
             "MONITOR",
+            "EVAL return(1) 0",
             "PUBLISH rq:pubsub:x y",
             "GET other:key",
             "SET eip-reclaimer-other 1",

@@ -51,7 +51,9 @@ def test_nobody_else_gets_in(server: BundledValkey) -> None:
             Redis(port=server.port, retry=Retry(NoBackoff(), 0), **login).get("eip-reclaimer:x")  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("command", ["FLUSHALL", "CONFIG GET *", "SET other 1", "KEYS *", "SHUTDOWN", "ACL LIST"])
+@pytest.mark.parametrize(
+    "command", ["FLUSHALL", "CONFIG GET *", "SET other 1", "KEYS *", "SHUTDOWN", "ACL LIST", "EVAL return(1) 0"]
+)
 def test_the_programs_user_may_do_nothing_else(server: BundledValkey, command: str) -> None:
     with pytest.raises(NoPermissionError):
         server.client().execute_command(*command.split())  # type: ignore[no-untyped-call]
