@@ -81,7 +81,7 @@ class Lives:
     def of(self, work_id: str) -> Life:
         """The life of one piece of work, which has a record."""
         records = self._work_queue.records
-        outcome = records.fields(work_id).get("outcome")
+        outcome = records.field(work_id, "outcome") or None
         try:
             events = [_checked(event) for event in records.events(work_id)]
         except ValueError:

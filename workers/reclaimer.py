@@ -120,15 +120,15 @@ class Reclaimer:
         own: Answer | None = None
         give_up = time.monotonic() + self._settings.job_timeout / 2
         while True:
-            works = self._works(work, pending, finished=isinstance(own, Result))
+            seen, works = int(generation or 0), self._works(work, pending, finished=isinstance(own, Result))
             if works:
                 # Where our own work has been says nothing of what others came with since.
                 been = () if isinstance(own, Result) else pods_done
                 answers = self._round.work_off(work.gateway, works, lock.ensure_held, been)
-                self._record(work, works, answers, lock, int(generation or 0))
+                self._record(work, works, answers, lock, seen)
                 own = answers.get(work.id, own)
             else:
-                lock.release_unless_changed(int(generation or 0))
+                lock.release_unless_changed(seen)
             if lock.released or time.monotonic() > give_up:
                 break
             with self._redis.pipeline(transaction=True) as pipe:

@@ -185,8 +185,8 @@ class Recovery:
 
     def _is_locked(self, job_id: str) -> bool:
         """Whether somebody has the gateway that a job is about; where it is about none, its time tells alone."""
-        gateway = self._work_queue.records.fields(job_id).get("gateway")
-        return gateway is None or bool(self._redis.exists(self._work_queue.keys.lock(gateway)))
+        gateway = self._work_queue.records.field(job_id, "gateway")
+        return not gateway or bool(self._redis.exists(self._work_queue.keys.lock(gateway)))
 
     def _lost_its_lock(self, entry: str, lockless: set[str]) -> bool:
         """Whether a started job has been without a lock at each look for a while: for moments it always is."""

@@ -41,8 +41,11 @@ def measure(field: Field, quick: bool) -> Measured:
             stages[side] = _per_job(told, len(works))
         return float(told["seconds"]) / len(works)
 
+    def one_each() -> list[Release]:
+        return [work for number in range(GATEWAYS) for work in field.absent(number, 1)]
+
     def waves(*flags: str) -> float:
-        first, *later = ([work for n in range(GATEWAYS) for work in field.absent(n, 1)] for _ in range(1 + WAVES))
+        first, *later = (one_each() for _ in range(1 + WAVES))
         file = field.directory / "waves.json"
         file.write_text(json.dumps([[work_to_dict(work) for work in wave] for wave in later]), encoding="utf-8")
         field.work_queue.redis.flushdb()
@@ -68,7 +71,7 @@ def measure(field: Field, quick: bool) -> Measured:
     works: dict[str, Callable[[], list[Release]]] = {
         ONE: lambda: field.absent(0, count),
         TEN: lambda: [work for number in range(10) for work in field.absent(number, count // 10)],
-        FIRST: lambda: [work for number in range(GATEWAYS) for work in field.absent(number, 1)],
+        FIRST: one_each,
     }
     sides: dict[str, Callable[[], float]] = {NOOP: noop, LOOK: netlink, EACH: waves}
     for side, make in works.items():
