@@ -36,7 +36,7 @@ class _InterposedGateway:
     def read(self) -> Snapshot:
         return self._gateway.read()
 
-    def carry_out(self, steps: Sequence[Step], fence: Fence) -> None:
+    def carry_out(self, steps: Sequence[Step], fence: Fence) -> Snapshot:
         if steps:
             self._before_change()
-        self._gateway.carry_out(steps, fence)
+        return self._gateway.carry_out(steps, fence)

@@ -45,10 +45,10 @@ class _RecordedGateway:
     def read(self) -> Snapshot:
         return self._gateway.read()
 
-    def carry_out(self, steps: Sequence[Step], fence: Fence) -> None:
+    def carry_out(self, steps: Sequence[Step], fence: Fence) -> Snapshot:
         before = [str(address) for address in self._gateway.read().addresses]
         try:
-            self._gateway.carry_out(steps, fence)
+            return self._gateway.carry_out(steps, fence)
         finally:
             after = [str(address) for address in self._gateway.read().addresses]
             gone = tuple(each for each in before if each not in after)

@@ -229,8 +229,7 @@ class Round:
         steps = plan_deletion(site.before, targets, self._inside)
         if not steps:
             return
-        site.gateway.carry_out(steps, fence)
-        site.look_again()
+        site.carry_out(steps, fence)
         if not site.has(targets):
             DELETED.inc(len(site.holds(targets)))
             # Should anything after this line fail, the next try finds nothing and still tells the truth.
@@ -248,8 +247,7 @@ class Round:
         steps = plan_restoration(site.now, addresses)
         if not steps:
             return False
-        site.gateway.carry_out(steps, fence)
-        site.look_again()
+        site.carry_out(steps, fence)
         missing = plan_restoration(site.now, addresses)
         if missing:
             raise VerificationError(f"pod {site.pod.place.name} did not take back {missing}; it is tried again")

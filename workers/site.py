@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from shared.models import IPAddress
-from workers.gateways.interface import Address, Gateway, Snapshot
+from workers.gateways.interface import Address, Fence, Gateway, Snapshot, Step
 from workers.places import Pod
 
 
@@ -22,9 +22,9 @@ class Site:
         self._shown = self._held
         self._global = _count(self._shown)
 
-    def look_again(self) -> None:
-        """Read the pod once more."""
-        self.now = self.gateway.read()
+    def carry_out(self, steps: Sequence[Step], fence: Fence) -> None:
+        """Change the pod, and look at it once more; see `interface.Gateway.carry_out`."""
+        self.now = self.gateway.carry_out(steps, fence)
         self._shown = self._external(self.now)
         self._global = _count(self._shown)
 

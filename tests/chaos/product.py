@@ -89,9 +89,9 @@ class _WitnessedGateway:
     def read(self) -> Snapshot:
         return self._gateway.read()
 
-    def carry_out(self, steps: Sequence[Step], fence: Fence) -> None:
+    def carry_out(self, steps: Sequence[Step], fence: Fence) -> Snapshot:
         if not steps:
-            return
+            return self._gateway.read()
         if not self._driver.changed.is_so and random.random() < self._driver.slow:
             time.sleep(random.uniform(*SLOW_SECONDS))
 
@@ -100,8 +100,9 @@ class _WitnessedGateway:
             self._driver.note(self._number, "began")
 
         self._driver.changed.is_so = True
-        self._gateway.carry_out(steps, passed)
+        shown = self._gateway.carry_out(steps, passed)
         self._driver.note(self._number, "ended")
+        return shown
 
 
 class _NoLock(GatewayLock):

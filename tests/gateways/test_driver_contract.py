@@ -47,8 +47,8 @@ def reclaim(driver: Driver, pod: GatewayPod, *targets: str) -> tuple[Snapshot, S
     wanted = [ip_address(target) for target in targets]
     with driver.open(pod) as gateway:
         before = gateway.read()
-        gateway.carry_out(plan_deletion(before, wanted), lambda: None)
-        after = gateway.read()
+        after = gateway.carry_out(plan_deletion(before, wanted), lambda: None)
+        assert gateway.read() == after
     assert missing_after(before, after, wanted) == []
     return before, after
 
@@ -295,7 +295,7 @@ def test_the_fence_is_asked_once_and_right_before_the_first_change(
     with driver.open(pod) as gateway:
         steps = plan_deletion(gateway.read(), [ip_address("10.1.69.1"), ip_address("10.1.69.3")])
         gateway.carry_out(steps, lambda: seen.append(real_kernel.everything(netns)))
-        gateway.carry_out([], lambda: seen.append({}))
+        assert gateway.carry_out([], lambda: seen.append({})) == gateway.read()
     assert seen == [before]
 
 

@@ -100,6 +100,44 @@ def test_it_stops_at_the_first_step_that_fails_and_says_which(gateway: NetworkNa
     assert "10.1.69.7/24" not in addresses
 
 
+def answer(process: subprocess.Popen[str], message: str) -> list[str]:
+    """Send lines; the whole answer."""
+    lines = [ask(process, message)]
+    while lines[-1].split(" ")[0] not in ("done", "error"):
+        lines.append(ask(process, ""))
+    return lines
+
+
+def test_what_is_there_after_the_steps_is_what_a_look_shows_then(gateway: NetworkNamespace) -> None:
+    process = start(gateway)
+    before = answer(process, "read\n")
+    for steps in ("del net1 10.1.69.206/24\ngo 1", "promote net1 1\nadd net1 10.1.69.206/24\npromote net1 0\ngo 3"):
+        shown = answer(process, f"{steps} read\n")
+        assert shown == answer(process, "read\n")
+        assert shown[-1] == "done"
+        assert ("10.1.69.206" in "".join(shown)) == ("10.1.69.206/24" in gateway.ip("addr"))
+    assert shown == before
+
+
+def test_steps_that_are_done_already_are_shown_too(gateway: NetworkNamespace) -> None:
+    process = start(gateway)
+    shown = answer(process, "del net1 10.1.69.207/24\nadd net1 10.1.69.206/24\nadd net1 10.1.69.208/24\ngo 3 read\n")
+    assert shown == answer(process, "read\n")
+    assert "10.1.69.207" not in "".join(shown)
+    assert all(address in "".join(shown) for address in ("10.1.69.206", "10.1.69.208"))
+
+
+def test_a_step_that_fails_is_told_and_nothing_shown(gateway: NetworkNamespace) -> None:
+    process = start(gateway)
+    (said,) = answer(process, "del net1 10.1.69.206/24\nadd nope0 10.1.69.8/24\ngo 2 read\n")
+    assert said.startswith("error ip addr add 10.1.69.8/24 dev nope0: Cannot find device")
+    (said,) = answer(process, "del net1 10.1.69.205/24\ngo 2 read\n")
+    assert said.startswith("error 1 steps arrived of 2")
+    (said,) = answer(process, "go 1 read; reboot\n")
+    assert said.startswith("error 0 steps arrived of 1 read; reboot")
+    assert "10.1.69.205/24" in gateway.ip("addr")
+
+
 @pytest.mark.parametrize(
     "line",
     [

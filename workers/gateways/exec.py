@@ -68,7 +68,24 @@ class ExecGateway:
         if self._just_read is not None:
             snapshot, self._just_read = self._just_read, None
             return snapshot
-        lines = self._ask("read\n")
+        return self._snapshot(self._ask("read\n"))
+
+    def carry_out(self, steps: Sequence[Step], fence: Fence) -> Snapshot:
+        """See `interface.Gateway.carry_out`. All steps are one message, carried out when it has arrived whole."""
+        if not steps:
+            return self.read()
+        message = "".join(f"{line_of(step)}\n" for step in steps) + f"go {len(steps)} read\n"
+        self._just_read = None
+        fence()
+        return self._snapshot(self._ask(message))
+
+    def close(self) -> None:
+        """Let the script end."""
+        with suppress(GatewayUnreachableError):
+            self._command.send("bye\n")
+        self._command.close()
+
+    def _snapshot(self, lines: list[str]) -> Snapshot:
         try:
             knobs = [line for line in lines if line.startswith("knob ")]
             addresses, routes = _lists(" ".join(line for line in lines if not line.startswith("knob ")))
@@ -84,21 +101,6 @@ class ExecGateway:
                 f"pod {self._pod.namespace}/{self._pod.name} answered nonsense ({error!r}): "
                 "its container needs bash and iproute2 5.2 or newer as `ip`"
             ) from error
-
-    def carry_out(self, steps: Sequence[Step], fence: Fence) -> None:
-        """See `interface.Gateway.carry_out`. All steps are one message, carried out when it has arrived whole."""
-        if not steps:
-            return
-        message = "".join(f"{line_of(step)}\n" for step in steps) + f"go {len(steps)}\n"
-        self._just_read = None
-        fence()
-        self._ask(message)
-
-    def close(self) -> None:
-        """Let the script end."""
-        with suppress(GatewayUnreachableError):
-            self._command.send("bye\n")
-        self._command.close()
 
     def _ask(self, message: str) -> list[str]:
         self._command.send(message)

@@ -3,6 +3,7 @@
 #   read                       -> two lists in JSON (addresses; routes of both families), `knob IF 0|1` lines, `done`
 #   <step> ... go N            -> the N steps before it are carried out in order -> `done`, or `error <text>` at the first
 #                                 that fails; nothing is done when one of them is not of the shape below
+#   <step> ... go N read       -> the same, and what `read` would answer then
 #   bye                        -> the end
 #
 # It decides nothing. It never waits for the end of its input, which pods/exec cannot signal: after <seconds> without a
@@ -37,12 +38,16 @@ fail() {
   return 1
 }
 
-# One process for all of it: to start one takes longer than all that it does.
+# One process for all of it, changes that were gathered first: to start one takes longer than all that it does.
 look() {
-  local f value out shown=$'addr show\nroute show table all type unicast\n'
-  if ! out=$(ip -N -j -batch - 2>/dev/null <<<"$shown"); then
-    fail "ip -N -j -batch: $(ip -N -j -batch - 2>&1 >/dev/null <<<"$shown")"
-    return
+  local f value out lines= shown=$'addr show\nroute show table all type unicast\n'
+  ((${#gathered[@]})) && printf -v lines '%s\n' "${gathered[@]}"
+  if ! out=$(ip -N -j -batch - 2>/dev/null <<<"$lines$shown"); then
+    flush || return
+    if ! out=$(ip -N -j -batch - 2>/dev/null <<<"$shown"); then
+      fail "ip -N -j -batch: $(ip -N -j -batch - 2>&1 >/dev/null <<<"$shown")"
+      return
+    fi
   fi
   echo "$out"
   set +f
@@ -103,8 +108,9 @@ route() {
 }
 
 act() {
-  local line gathered=()
-  if [[ ${#steps[@]} != "$1" ]]; then
+  local line gathered=() last=flush
+  [[ $1 == *' read' ]] && last=look
+  if [[ ${#steps[@]} != "${1% read}" ]]; then
     fail "${#steps[@]} steps arrived of $1"
     return
   fi
@@ -123,7 +129,7 @@ act() {
       route) shift && flush && route "$@" ;;
     esac || return
   done
-  flush
+  "$last"
 }
 
 answer() {

@@ -143,8 +143,11 @@ class Gateway(Protocol):
     def read(self) -> Snapshot:
         """Look at what the kernel holds now."""
 
-    def carry_out(self, steps: Sequence[Step], fence: Fence) -> None:
-        """Carry the steps out in order, calling `fence` right before the first; an exception of it passes through."""
+    def carry_out(self, steps: Sequence[Step], fence: Fence) -> Snapshot:
+        """Carry the steps out in order, and look at what the kernel holds then.
+
+        `fence` is called right before the first step; an exception of it passes through.
+        """
 
 
 class Driver(Protocol):

@@ -105,13 +105,16 @@ class NetlinkGateway:
                 promote_secondaries=knobs,
             )
 
-    def carry_out(self, steps: Sequence[Step], fence: Fence) -> None:
+    def carry_out(self, steps: Sequence[Step], fence: Fence) -> Snapshot:
         """See `interface.Gateway.carry_out`.
 
         When a step fails, the promote_secondaries that earlier steps set and later ones would set back is set back.
         """
-        if not steps:
-            return
+        if steps:
+            self._change(steps, fence)
+        return self.read()
+
+    def _change(self, steps: Sequence[Step], fence: Fence) -> None:
         if not self._indexes:
             with self._errors("read"):
                 self._read_links()
