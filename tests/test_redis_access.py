@@ -26,6 +26,7 @@ from shared.failed import FailedJobs
 from shared.lives import Lives
 from shared.settings import load_settings
 from shared.status_reader import StatusReader
+from tests.certificates import self_signed
 from tests.conftest import GATEWAY, Product, StartWorker, release
 from tests.redis_servers import IMPLEMENTATIONS, RedisServer, Sentinels, binary
 from tests.waiting import eventually
@@ -117,16 +118,7 @@ def leads_to(server: RedisServer, product: Product) -> bool:
 class TestTls:
     @pytest.fixture
     def certificate(self, tmp_path: Path) -> Path:
-        subprocess.run(
-            [
-                *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"),
-                *("-days", "1", "-subj", "/CN=redis", "-addext", "subjectAltName=IP:127.0.0.1"),
-                *("-keyout", tmp_path / "key.pem", "-out", tmp_path / "cert.pem"),
-            ],
-            check=True,
-            capture_output=True,
-        )
-        return tmp_path / "cert.pem"
+        return self_signed(tmp_path)
 
     @pytest.fixture
     def encrypted(self, certificate: Path, tmp_path: Path) -> Iterator[tuple[RedisServer, int]]:

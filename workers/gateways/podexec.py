@@ -2,24 +2,25 @@
 
 Speaks `v4.channel.k8s.io`, which every Kubernetes knows: a binary frame is one byte for the channel and its bytes.
 `kubernetes.stream` is not used, because it waits for ever for a connection, a handshake or the rest of a frame, and
-replaces methods of the `ApiClient` while it connects; the client's address, certificates and credentials are.
+replaces methods of the `ApiClient` while it connects; the client's way to the API and its credentials are.
 """
 
 from __future__ import annotations
 
 import json
-import ssl
 import time
 from contextlib import suppress
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode, urlsplit
 
-import certifi
 import websocket
+from urllib3.exceptions import HTTPError as TransportError
 
 from shared.errors import GatewayUnreachableError
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Sequence
 
     from kubernetes.client import ApiClient
@@ -30,6 +31,8 @@ SUBPROTOCOL = "v4.channel.k8s.io"
 STDIN, STDOUT, STDERR, STATUS = 0, 1, 2, 3
 MAX_OUTPUT = 16 * 1024 * 1024
 """Bytes one answer may have before the command is taken for broken; 1000 addresses are some 200 kB."""
+READ_AHEAD = 16 * 1024
+_SENT = ("authorization", "user-agent")
 
 
 class PodExec:
@@ -49,7 +52,7 @@ class PodExec:
             self._socket = _connect(api, pod, argv, timeout)
         except websocket.WebSocketBadStatusException as error:
             raise GatewayUnreachableError(_refusal(error, pod)) from error
-        except (websocket.WebSocketException, OSError, ValueError) as error:
+        except (websocket.WebSocketException, TransportError, OSError, ValueError) as error:
             raise GatewayUnreachableError(
                 f"no exec into pod {self._where} could be started: {error}; is the Kubernetes API reachable from here?"
             ) from error
@@ -141,55 +144,60 @@ class PodExec:
 
 def _connect(api: ApiClient, pod: GatewayPod, argv: Sequence[str], timeout: float) -> websocket.WebSocket:
     configuration = api.configuration
-    query = [("container", pod.container), ("stdin", "true"), ("stdout", "true"), ("stderr", "true")]
-    query += [("command", word) for word in argv]
     headers: dict[str, str] = dict(api.default_headers)
     path = f"/api/v1/namespaces/{quote(pod.namespace, safe='')}/pods/{quote(pod.name, safe='')}/exec"
     api.update_params_for_auth(headers, [], ["BearerToken"], path, "GET", None)
     address = urlsplit(configuration.host)
     scheme = "wss" if address.scheme == "https" else "ws"
-    url = f"{scheme}://{address.netloc}{address.path.rstrip('/')}{path}?{urlencode(query)}"
-    socket = websocket.WebSocket(sslopt=_tls(configuration))
-    socket.connect(  # type: ignore[no-untyped-call]
+    url = f"{scheme}://{address.netloc}{address.path.rstrip('/')}{path}?{_query(pod.container, tuple(argv))}"
+    command = websocket.WebSocket()
+    command.connect(  # type: ignore[no-untyped-call]
         url,
-        timeout=timeout,
-        header=[f"{key}: {value}" for key, value in headers.items() if key.lower() in ("authorization", "user-agent")],
+        socket=_Ahead(_socket_to(api, timeout)),
+        header=[f"{key}: {value}" for key, value in headers.items() if key.lower() in _SENT],
         subprotocols=[SUBPROTOCOL],
         suppress_origin=True,
-        **_proxy(configuration),
+        redirect_limit=0,
     )
-    return socket
+    return command
 
 
-def _tls(configuration: Any) -> dict[str, Any]:
-    options: dict[str, Any] = {"cert_reqs": ssl.CERT_NONE, "check_hostname": False}
-    if configuration.verify_ssl:
-        options = {"cert_reqs": ssl.CERT_REQUIRED, "ca_certs": configuration.ssl_ca_cert or certifi.where()}
-        if configuration.assert_hostname is not None:
-            options["check_hostname"] = configuration.assert_hostname
-    if configuration.cert_file:
-        options["certfile"] = configuration.cert_file
-    if configuration.key_file:
-        options["keyfile"] = configuration.key_file
-    if configuration.tls_server_name:
-        options["server_hostname"] = configuration.tls_server_name
-    return options
+@lru_cache
+def _query(container: str, argv: tuple[str, ...]) -> str:
+    """What is asked of a container; the same for every gateway."""
+    streams = [(stream, "true") for stream in ("stdin", "stdout", "stderr")]
+    return urlencode([("container", container), *streams, *(("command", word) for word in argv)])
 
 
-def _proxy(configuration: Any) -> dict[str, Any]:
-    if not configuration.proxy:
-        return {}  # the library then goes by https_proxy and no_proxy
-    proxy = urlsplit(configuration.proxy)
-    options: dict[str, Any] = {
-        "http_proxy_host": proxy.hostname,
-        "http_proxy_port": proxy.port,
-        "proxy_type": "http",
-    }
-    if configuration.no_proxy:
-        options["http_no_proxy"] = configuration.no_proxy.split(",")
-    if proxy.username:
-        options["http_proxy_auth"] = (proxy.username, proxy.password or "")
-    return options
+def _socket_to(api: ApiClient, timeout: float) -> socket.socket:
+    """A connection to the API of our own, made as the client makes its: through its proxy, with its certificates."""
+    pool: Any = api.rest_client.pool_manager.connection_from_url(api.configuration.host)
+    connection = pool._new_conn()  # urllib3 has no public way to one that no request of its own is made on
+    connection.timeout = timeout
+    if pool.proxy is not None and pool.scheme == "https":
+        pool._prepare_proxy(connection)
+    else:
+        connection.connect()
+    connected: socket.socket = connection.sock
+    return connected
+
+
+class _Ahead:
+    """A connected socket that is read ahead: the library asks for the answer to its handshake byte by byte."""
+
+    def __init__(self, connected: socket.socket) -> None:
+        self._socket = connected
+        self._read = b""
+
+    def recv(self, size: int) -> bytes:
+        """Some of what came, at most `size` bytes."""
+        if not self._read:
+            self._read = self._socket.recv(max(size, READ_AHEAD))
+        found, self._read = self._read[:size], self._read[size:]
+        return found
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._socket, name)
 
 
 def _refusal(error: websocket.WebSocketBadStatusException, pod: GatewayPod) -> str:
