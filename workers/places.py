@@ -6,6 +6,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Collection, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from shared.errors import MalformedObjectError, NoActivePodError
@@ -26,8 +27,8 @@ from workers.gateways.interface import GatewayPod
 
 log = get_logger(__name__)
 
-SUBNET_SECONDS = 60
-"""How long a Subnet object is taken as unchanged."""
+UNCHANGED_SECONDS = 60
+"""How long a Subnet is taken as unchanged, and a VpcNatGateway of which a pod runs."""
 REMEMBERED_PODS = 1000
 GATEWAY_PODS = "ovn.kubernetes.io/vpc-nat-gw=true"
 """Label of every gateway's pods."""
@@ -35,10 +36,11 @@ GATEWAY_PODS = "ovn.kubernetes.io/vpc-nat-gw=true"
 
 @dataclass(frozen=True, slots=True)
 class Pod:
-    """An active gateway pod and the addresses that are its own."""
+    """An active gateway pod."""
 
     place: GatewayPod
-    base_addresses: frozenset[IPAddress]
+    told: frozenset[IPAddress]
+    """Addresses that the Pod object says are its own."""
 
 
 class Places:
@@ -48,13 +50,32 @@ class Places:
         self._api = api
         self._settings = settings
         self._subnets: dict[str, tuple[float, Subnet | None]] = {}
+        self._gateways: dict[str, tuple[float, NatGateway]] = {}
         self._base: OrderedDict[str, frozenset[IPAddress]] = OrderedDict()
         self._base_lock = threading.Lock()
 
-    def gateway(self, name: str) -> NatGateway | None:
-        """The gateway object; None when it does not exist, so that nothing is left to clean."""
+    def running(self, name: str, namespaces: Collection[str]) -> tuple[NatGateway, list[Pod]] | None:
+        """A gateway and its pods that run; None when there is no such gateway, so that nothing is left to clean.
+
+        Args:
+            name: the gateway's.
+            namespaces: those that EIPs name for its pods; without any, the gateway's or the configured one.
+
+        Raises:
+            NoActivePodError: none runs now.
+        """
+        read_at, gateway = self._gateways.get(name, (float("-inf"), None))
+        if gateway is not None and time.monotonic() - read_at < UNCHANGED_SECONDS:
+            # Where none of its pods runs any more, the gateway may be gone.
+            with suppress(NoActivePodError):
+                return gateway, self._active_pods(gateway, namespaces)
         found = self._api.get(f"{GATEWAYS}/{name}")
-        return None if found is None else read_gateway(found)
+        if found is None:
+            self._gateways.pop(name, None)
+            return None
+        gateway = read_gateway(found)
+        self._gateways[name] = (time.monotonic(), gateway)
+        return gateway, self._active_pods(gateway, namespaces)
 
     def gateways(self) -> list[NatGateway]:
         """Every gateway object; one that cannot be read is reported and left out."""
@@ -75,7 +96,7 @@ class Places:
     def subnet(self, name: str) -> Subnet | None:
         """A subnet; None when it does not exist or cannot be read, which is reported."""
         read_at, subnet = self._subnets.get(name, (float("-inf"), None))
-        if time.monotonic() - read_at < SUBNET_SECONDS:
+        if time.monotonic() - read_at < UNCHANGED_SECONDS:
             return subnet
         try:
             found = self._api.get(f"{SUBNETS}/{name}")
@@ -85,20 +106,6 @@ class Places:
             subnet = None
         self._subnets[name] = (time.monotonic(), subnet)
         return subnet
-
-    def active_pods(self, gateway: NatGateway, namespaces: Collection[str], subnets: Iterable[Subnet]) -> list[Pod]:
-        """The pods of the gateway that run.
-
-        Args:
-            gateway: the gateway.
-            namespaces: those that EIPs name for its pods; without any, the gateway's or the configured one.
-            subnets: the gateway's external subnets.
-
-        Raises:
-            NoActivePodError: none runs now.
-        """
-        searched = self.namespaces(gateway, namespaces)
-        return self.active_among(gateway, self.pod_objects(searched, self._app(gateway)), searched, subnets)
 
     def namespaces(self, gateway: NatGateway, named: Collection[str]) -> list[str]:
         """Where the gateway's pods live; `named` are those that EIPs name."""
@@ -113,15 +120,13 @@ class Places:
             for item in self._api.each_object(f"/api/v1/namespaces/{namespace}/pods", labelSelector=selector)
         ]
 
-    def active_among(
-        self, gateway: NatGateway, items: Iterable[Object], searched: Collection[str], subnets: Iterable[Subnet]
-    ) -> list[Pod]:
+    def active_among(self, gateway: NatGateway, items: Iterable[Object], searched: Collection[str]) -> list[Pod]:
         """The gateway's pods that run, among the gateway pods of the namespaces that were searched.
 
         Raises:
             NoActivePodError: none runs now.
         """
-        app, providers = self._app(gateway), sorted({subnet.provider for subnet in subnets})
+        app = self._app(gateway)
         pods = [
             item
             for item in items
@@ -135,7 +140,16 @@ class Places:
                 "Bring the gateway's pod up; if its pods live elsewhere, set EIP_RECLAIMER_GATEWAY_NAMESPACE or "
                 f"EIP_RECLAIMER_GATEWAY_POD_PREFIX. Then: eip-reclaimer failed replay --all --gateway {gateway.name}"
             )
-        return [Pod(self._place(pod), self._base_addresses(pod, providers)) for pod in pods]
+        return [Pod(self._place(pod), frozenset(base_addresses(pod))) for pod in pods]
+
+    def own_addresses(self, pods: Iterable[Pod], subnets: Iterable[Subnet]) -> set[IPAddress]:
+        """The addresses that are the pods' own, in the cluster and on the gateway's external subnets."""
+        providers = sorted({subnet.provider for subnet in subnets})
+        return {address for pod in pods for address in pod.told | self._base_addresses(pod.place, providers)}
+
+    def _active_pods(self, gateway: NatGateway, namespaces: Collection[str]) -> list[Pod]:
+        searched = self.namespaces(gateway, namespaces)
+        return self.active_among(gateway, self.pod_objects(searched, self._app(gateway)), searched)
 
     def _app(self, gateway: NatGateway) -> str:
         return f"{self._settings.gateway_pod_prefix}-{gateway.name}"
@@ -150,15 +164,15 @@ class Places:
             container=self._settings.gateway_container,
         )
 
-    def _base_addresses(self, pod: Object, providers: list[str]) -> frozenset[IPAddress]:
-        """From the pod itself and from its `IP` objects, which name it; they stay the same as long as the pod does."""
-        uid = "/".join((pod["metadata"]["uid"], *providers))
+    def _base_addresses(self, pod: GatewayPod, providers: list[str]) -> frozenset[IPAddress]:
+        """From the `IP` objects, which name the pod; they stay the same as long as the pod does."""
+        uid = "/".join((pod.uid, *providers))
         with self._base_lock:
             if uid in self._base:
                 self._base.move_to_end(uid)
                 return self._base[uid]
-        name = f"{pod['metadata']['name']}.{pod['metadata']['namespace']}"
-        found = base_addresses(pod)
+        name = f"{pod.name}.{pod.namespace}"
+        found: set[IPAddress] = set()
         for ip_name in (name, *(f"{name}.{provider}" for provider in providers if provider)):
             ip_object = self._api.get(f"{IPS}/{ip_name}")
             if ip_object is not None:

@@ -78,31 +78,32 @@ class Round:
         Raises:
             TransientError: nothing could be decided for any of them.
         """
-        gateway = self._cluster.gateway(gateway_name)
-        if gateway is None:
+        running = self._cluster.running(gateway_name, {work.namespace for work in works if work.namespace})
+        if running is None:
             self._work_queue.reports.forget([gateway_name])
             why = {"why": "the API has no gateway object of this name"}
             return {work.id: Result(Outcome.GATEWAY_GONE, why) for work in works}
-        subnets = self._cluster.external_subnets(
-            gateway, [work.subnet for work in works if not isinstance(work, Audit)]
-        )
-        namespaces = {work.namespace for work in works if work.namespace}
-        pods = self._cluster.active_pods(gateway, namespaces, subnets)
+        gateway, pods = running
         here = [pod for pod in pods if self._reaches(pod)]
         remaining = [pod for pod in pods if pod not in here]
         if not here:
             elsewhere = self._elsewhere(remaining, here, pods_done)
             return {works[0].id: elsewhere or self._looks.concluded(works[0], Outcome.ALREADY_ABSENT)}
         with ExitStack() as stack:
-            sites = [self._open(stack, pod) for pod in here]
-            answers = self._settle(gateway_name, works, sites, subnets, pods, fence)
+            opened = [(pod, stack.enter_context(self._driver.open(pod.place))) for pod in here]
+            # Asked for while commands start in the pods.
+            named = [work.subnet for work in works if not isinstance(work, Audit)]
+            subnets = self._cluster.external_subnets(gateway, named)
+            own = self._cluster.own_addresses(pods, subnets)
+            sites = [Site(pod, entered, self._inside) for pod, entered in opened]
+            answers = self._settle(gateway_name, works, sites, subnets, own, fence)
         if not remaining:
             return answers
         # Only the travelling job itself knows on which nodes it has been.
-        own = answers.get(works[0].id)
-        if isinstance(own, Result):
-            own = self._elsewhere(remaining, here, pods_done) or own
-        return {works[0].id: own} if own is not None else {}
+        its = answers.get(works[0].id)
+        if isinstance(its, Result):
+            its = self._elsewhere(remaining, here, pods_done) or its
+        return {works[0].id: its} if its is not None else {}
 
     def _settle(
         self,
@@ -110,11 +111,10 @@ class Round:
         works: Sequence[Work],
         sites: Sequence[Site],
         subnets: Collection[Subnet],
-        pods: Sequence[Pod],
+        own: Collection[IPAddress],
         fence: Callable[[], None],
     ) -> dict[str, Answer]:
         answers: dict[str, Answer] = {}
-        own = {address for pod in pods for address in pod.base_addresses}
         releases: list[Release] = []
         absent: list[Release] = []
         for work in works:
@@ -324,9 +324,6 @@ class Round:
                     "No EIP can have had it, whatever its object asked for; drop this job."
                 )
         return None
-
-    def _open(self, stack: ExitStack, pod: Pod) -> Site:
-        return Site(pod, stack.enter_context(self._driver.open(pod.place)), self._inside)
 
     def _reaches(self, pod: Pod) -> bool:
         return self._driver.name != "netlink" or self._settings.node_name in (None, pod.place.node)

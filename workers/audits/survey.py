@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from shared.errors import PermanentError, TransientError, UnknownNameError
 from shared.kube.api import EIPS, KubeApi
 from shared.kube.objects import NatGateway, Subnet
+from shared.models import IPAddress
 from shared.queue import WorkQueue
 from shared.reports import Finding, GatewayReport, with_doubles
 from shared.settings import Settings
@@ -38,6 +39,8 @@ class Site:
     gateway: NatGateway
     subnets: list[Subnet] = field(default_factory=list)
     pods: list[Pod] = field(default_factory=list)
+    own: set[IPAddress] = field(default_factory=set)
+    """Addresses that are the pods' own."""
     snapshots: dict[str, Snapshot] = field(default_factory=dict)
     hindrance: str | None = None
     """Why it cannot be looked at."""
@@ -110,7 +113,8 @@ class Survey:
         def locate(site: Site) -> None:
             named = {eip.subnet for eip in site.owners.eips.values()}
             site.subnets = self._places.external_subnets(site.gateway, named)
-            site.pods = self._places.active_among(site.gateway, items, self._namespaces(site), site.subnets)
+            site.pods = self._places.active_among(site.gateway, items, self._namespaces(site))
+            site.own = self._places.own_addresses(site.pods, site.subnets)
             elsewhere = [pod.place for pod in site.pods if not self._reaches(pod)]
             if elsewhere:
                 site.hindrance = (
@@ -133,8 +137,7 @@ class Survey:
             if site.hindrance is not None:
                 continue
             site.owners = ownership.of(site.gateway.name)
-            own = {address for pod in site.pods for address in pod.base_addresses}
-            expected = Expected(site.owners, own, site.subnets)
+            expected = Expected(site.owners, site.own, site.subnets)
             site.comparison = compare(site.snapshots, expected, inside=self._inside, settings=self._settings)
             site.suspicion.look(site.comparison, now)
 
