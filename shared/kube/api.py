@@ -11,9 +11,10 @@ import copy
 import json
 import os
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, urlencode, urlsplit
 
 from kubernetes import client, config
 from urllib3 import Timeout
@@ -180,18 +181,29 @@ class KubeApi:
         if body is not None:
             headers["Content-Type"] = "application/merge-patch+json" if method == "PATCH" else "application/json"
         self.client.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
-        url = self.client.configuration.host.rstrip("/") + quote(path) + (f"?{urlencode(query)}" if query else "")
         try:
-            return self.client.rest_client.pool_manager.request(
+            pool, prefix = self._way
+            return pool.urlopen(
                 method,
-                url,
+                prefix + quote(path) + (f"?{urlencode(query)}" if query else ""),
                 body=None if body is None else json.dumps(body),
                 headers=headers,
                 timeout=Timeout(connect=self._timeout, read=read_timeout or self._timeout),
                 preload_content=False,
+                redirect=False,
+                assert_same_host=False,
             )
         except (TransportError, OSError) as error:
             raise self._unreachable(error) from error
+
+    @cached_property
+    def _way(self) -> tuple[Any, str]:
+        """The client's connections to the API, and what comes before a path there."""
+        host = self.client.configuration.host.rstrip("/")
+        pool = self.client.rest_client.pool_manager.connection_from_url(host)
+        address = urlsplit(host)
+        # Whoever asks a proxy for something that is not encrypted names the server.
+        return pool, host if pool.proxy is not None and address.scheme == "http" else address.path
 
     def _unreachable(self, reason: object) -> ApiUnavailableError:
         return _failure(
