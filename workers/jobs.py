@@ -38,6 +38,8 @@ class ReclaimJob(Job):
 
     do: Callable[[Work, ReclaimJob], object]
     """Set by the worker: does the work; what it returns is the job's result."""
+    opening: Pipeline | None = None
+    """Set by the worker: what Redis is told when the job starts; goes along with the first that it is asked."""
     verdict: Verdict | None = None
     """What the worker decided about the last error."""
     retry_at: float | None = None

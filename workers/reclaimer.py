@@ -63,7 +63,11 @@ class Reclaimer:
         self._worker = worker
 
     def run(
-        self, work: Work, pods_done: Collection[str] = (), taken: Callable[[Pipeline, GatewayLock], None] = _untold
+        self,
+        work: Work,
+        pods_done: Collection[str] = (),
+        taken: Callable[[Pipeline, GatewayLock], None] = _untold,
+        opening: Pipeline | None = None,
     ) -> Result:
         """Do a piece of work now, and with it what else is pending for its gateway.
 
@@ -71,6 +75,7 @@ class Reclaimer:
             work: what the job carries.
             pods_done: UIDs of the gateway's pods that were done on other nodes.
             taken: is handed the transaction that opens the work, and the lock that it asks for.
+            opening: that transaction, where something else is in it already.
 
         Raises:
             NotNowError: to be run again a little later.
@@ -84,7 +89,8 @@ class Reclaimer:
                 "Nothing was done. Give each cluster a Redis database, or a key prefix and queue, of its own."
             )
         with bound_contextvars(**named(work)):
-            with self._redis.pipeline(transaction=True) as pipe:
+            with opening if opening is not None else self._redis.pipeline(transaction=True) as pipe:
+                others = len(pipe)
                 asked = GatewayLock.ask_for(
                     pipe, self._redis, self._keys, work.gateway, self._settings.lock_lifetime, self._worker
                 )
@@ -92,7 +98,7 @@ class Reclaimer:
                 self._work_queue.records.ask_for(pipe, work.id, "outcome")
                 self._ask_for_pending(pipe, work.gateway)
                 taken(pipe, asked)
-                _, held, ended, generation, stored, *_ = pipe.execute()
+                _, held, ended, generation, stored, *_ = pipe.execute()[others:]
             lock = asked.answered(held)
             try:
                 # Only finished work has an outcome: what failed is decided anew when replayed.
@@ -177,9 +183,10 @@ class Reclaimer:
             for work, result in ended:
                 over = {} if work.id == own.id else {"taken_over_by": own.id}
                 records.close(pipe, work, result.outcome, worker=self._worker, **over, **result.details)
-                pipe.hdel(self._keys.pending(work.gateway), work.id)
                 if work.id != own.id:
                     end_job(pipe, work.id, result.outcome, worker=self._worker, keep_seconds=self._keep_seconds)
+            if ended:
+                pipe.hdel(self._keys.pending(own.gateway), *(work.id for work, _ in ended))
         for work, result in ended:
             # Named in full: in the context is the job that this one may have been taken over by.
             whose = {"work": work.id, "gateway": work.gateway, "eip": work.eip, "uid": work.uid}

@@ -265,18 +265,23 @@ class ReclaimWorker(SimpleWorker):
             clear_contextvars()
 
     def prepare_execution(self, job: ReclaimJob) -> Execution:  # type: ignore[override]
-        """Start a job, and with that take it out of the intermediate queue, in one transaction; RQ takes two."""
+        """Start a job, and with that take it out of the intermediate queue, in the transaction that opens its work.
+
+        RQ takes two of its own.
+        """
         ttl = self.get_heartbeat_ttl(job)
-        with self.connection.pipeline(transaction=True) as pipe:
-            execution = Execution.create(job, ttl, pipeline=pipe, worker_name=self.name)
-            self.executions[execution.id] = execution
-            self.set_state(WorkerStatus.BUSY, pipeline=pipe)
-            self.heartbeat(ttl, pipeline=pipe)
-            job.prepare_for_execution(self.name, pipeline=pipe)
-            pipe.persist(job.key)
-            pipe.lrem(self._work_queue.open(job.origin).intermediate_queue_key, 1, job.id)
-            pipe.execute()
+        pipe = job.opening = self.connection.pipeline(transaction=True)
+        execution = Execution.create(job, ttl, pipeline=pipe, worker_name=self.name)
+        self.executions[execution.id] = execution
+        self.set_state(WorkerStatus.BUSY, pipeline=pipe)
+        self.heartbeat(ttl, pipeline=pipe)
+        job.prepare_for_execution(self.name, pipeline=pipe)
+        pipe.persist(job.key)
+        self._take_from_intermediate(pipe, job)
         return execution
+
+    def _take_from_intermediate(self, pipe: Pipeline, job: Job) -> None:
+        pipe.lrem(self._work_queue.open(job.origin).intermediate_queue_key, 1, job.id)
 
     def prepare_job_execution(self, job: Job, remove_from_intermediate_queue: bool = False) -> None:
         """Leave what RQ does here to `prepare_execution`, right before."""
@@ -289,6 +294,7 @@ class ReclaimWorker(SimpleWorker):
         self, job: ReclaimJob, queue: Queue, started_job_registry: StartedJobRegistry, execution: Execution
     ) -> None:
         """Finish a job in one transaction: none of ours has dependents or repeats, and what a forged one has stays."""
+        _see_started(job)
         assert job.started_at is not None
         assert job.ended_at is not None
         with self.connection.pipeline(transaction=True) as pipe:
@@ -318,6 +324,7 @@ class ReclaimWorker(SimpleWorker):
 
     def handle_exception(self, job: ReclaimJob, *exc_info: Any) -> None:  # type: ignore[override]
         """Judge what a job raised; `handle_job_failure` acts on it."""
+        _see_started(job)
         job.verdict = classify(exc_info[1])
         if not job.verdict.foreseen:
             log.error("job raised", work=job.id, reason=job.verdict.reason, exc_info=exc_info)
@@ -337,6 +344,9 @@ class ReclaimWorker(SimpleWorker):
         attempts = int(job.meta.get("attempts", 0)) + 1
         who = {"worker": job.worker_name} | ({} if job.worker_name == self.name else {"noticed_by": self.name})
         pipe = self._work_queue.redis.pipeline(transaction=True)
+        if job.opening is not None:
+            # What failed may have been the transaction that would have done so.
+            self._take_from_intermediate(pipe, job)
         if verdict.transient and attempts < self._settings.retry_attempts:
             pause = backoff(attempts, self._settings)
             kept = {name: value for name, value in job.meta.items() if name not in TOLD}
@@ -436,7 +446,7 @@ class ReclaimWorker(SimpleWorker):
         told = job.meta.get("taken")
         try:
             pods_done = job.meta.get("pods_done", ())
-            return self._reclaimer.run(work, pods_done, partial(self._trace_taken, job)).outcome.value
+            return self._reclaimer.run(work, pods_done, partial(self._trace_taken, job), job.opening).outcome.value
         except NotNowError as later:
             if isinstance(later, GatewayBusyError) and not told:
                 job.meta.pop("taken", None)
@@ -499,6 +509,12 @@ class ReclaimWorker(SimpleWorker):
                 if not failing:
                     log.error("due retries wait for redis", reason=str(error))
                 failing = True
+
+
+def _see_started(job: ReclaimJob) -> None:
+    """Let Redis know of a job that ends before its work was opened; its work has been, otherwise."""
+    if job.opening is not None and len(job.opening):
+        job.opening.execute()
 
 
 def _readable_meta(job: Any) -> dict[str, Any]:

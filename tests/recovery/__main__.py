@@ -46,9 +46,9 @@ CASES = (
         lambda killer, kills: killer.in_the_middle("taken", kills),
     ),
     Case(
-        "killed half-way through starting a job",
+        "killed having started a job, before looking",
         OUTCOME_SECONDS,
-        lambda killer, kills: killer.in_the_middle("registered", kills),
+        lambda killer, kills: killer.in_the_middle("opened", kills),
     ),
     Case(
         "on its node, killed between look and act",

@@ -19,20 +19,24 @@ from shared.log import configure
 from shared.settings import Settings, load_settings
 from tests.interposed import InterposedDriver
 from workers import service
+from workers.cluster import Cluster
 from workers.recovery import Recovery
 from workers.worker import ReclaimWorker
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from rq import Queue
-    from rq.executions import Execution
     from rq.job import Job
 
+    from shared.kube.objects import NatGateway
     from workers.gateways.interface import Driver
     from workers.jobs import ReclaimJob
+    from workers.places import Pod
 
-PLACES = ("taken", "registered", "looked", "nowhere")
-"""Off the queue, and nothing else done; in RQ's registry of started jobs, and nothing else done; having looked at
-the gateway, and about to change it; not held at all."""
+PLACES = ("taken", "opened", "looked", "nowhere")
+"""Off the queue, and nothing else done; started, with the gateway's lock, and nothing else done; having looked at the
+gateway, and about to change it; not held at all."""
 
 
 class Hold:
@@ -75,10 +79,13 @@ class HeldWorker(ReclaimWorker):
         self.hold.at("taken")
         super().execute_job(job, queue)
 
-    def prepare_execution(self, job: ReclaimJob) -> Execution:  # type: ignore[override]
-        execution = super().prepare_execution(job)
-        self.hold.at("registered")
-        return execution
+
+class HeldCluster(Cluster):
+    hold: Hold
+
+    def running(self, name: str, namespaces: Collection[str]) -> tuple[NatGateway, list[Pod]] | None:
+        self.hold.at("opened")
+        return super().running(name, namespaces)
 
 
 class NotingRecovery(Recovery):
@@ -92,14 +99,14 @@ class NotingRecovery(Recovery):
 
 def main() -> None:
     """Work until told to end, or killed."""
-    hold = HeldWorker.hold = NotingRecovery.hold = Hold(Path(sys.argv[1]), *sys.argv[2:])
+    hold = HeldWorker.hold = HeldCluster.hold = NotingRecovery.hold = Hold(Path(sys.argv[1]), *sys.argv[2:])
     opened = service.open_driver
 
     def open_driver(settings: Settings, api: KubeApi) -> Driver:
         return InterposedDriver(opened(settings, api), lambda: hold.at("looked"))
 
     replaced: Any = service
-    replaced.open_driver, replaced.ReclaimWorker = open_driver, HeldWorker
+    replaced.open_driver, replaced.ReclaimWorker, replaced.Cluster = open_driver, HeldWorker, HeldCluster
     replaced = workers.worker
     replaced.Recovery = NotingRecovery
     # One job in hand at a time, which is the one that it is caught with.

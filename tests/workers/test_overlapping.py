@@ -35,7 +35,8 @@ class Watched(Reclaimer):
         self.rested: list[int] = []
         self._counting = threading.Lock()
 
-    def run(self, work: Any, pods_done: Any = (), taken: Any = None) -> Result:
+    def run(self, work: Any, pods_done: Any = (), taken: Any = None, opening: Any = None) -> Result:
+        opening.execute()
         with self._counting:
             self.at_work.add(work.id)
             self.most = max(self.most, len(self.at_work))
