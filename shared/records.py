@@ -31,16 +31,38 @@ BATCH = 500
 UNFINISHED_DAYS = 365
 """Records of work without an outcome live as long as RQ keeps failed jobs."""
 
-_INDEX = Script("""
-for _, index in ipairs(KEYS) do
-    redis.call('ZADD', index, ARGV[2], ARGV[1])
-    redis.call('ZREMRANGEBYSCORE', index, '-inf', ARGV[3])
+_FIND = """
+local function find(index, id, expires, now)
+    redis.call('ZADD', index, expires, id)
+    redis.call('ZREMRANGEBYSCORE', index, '-inf', now)
     local last = redis.call('ZRANGE', index, 0, 0, 'REV', 'WITHSCORES')
     redis.call('EXPIREAT', index, math.ceil(tonumber(last[2])))
 end
-""")
+"""
 """An address that is handed out again and again is a term of ever more work: each entry goes with its record, and the
 index with its last entry."""
+
+_INDEX = Script(_FIND + "for _, index in ipairs(KEYS) do find(index, ARGV[1], ARGV[2], ARGV[3]) end")
+
+_CLOSE = Script(
+    _FIND
+    + """
+redis.call('HSET', KEYS[1], 'outcome', ARGV[4], 'done_at', ARGV[3])
+redis.call('RPUSH', KEYS[2], ARGV[5])
+redis.call('LTRIM', KEYS[2], ARGV[6], -1)
+redis.call('HINCRBY', KEYS[3], ARGV[4], 1)
+for number = 1, 3 do redis.call('EXPIRE', KEYS[number], ARGV[7]) end
+for number = 4, #KEYS do find(KEYS[number], ARGV[1], ARGV[2], ARGV[3]) end
+"""
+)
+"""A round records hundreds of outcomes at once, and of each of them a single command is what takes least time."""
+
+_TELL = Script("""
+for number = 4, #ARGV, 2 do redis.call('HSET', KEYS[1], ARGV[number], ARGV[number + 1]) end
+redis.call('RPUSH', KEYS[2], ARGV[1])
+redis.call('LTRIM', KEYS[2], ARGV[2], -1)
+redis.call('EXPIRE', KEYS[2], ARGV[3])
+""")
 
 _TRACE_IF = Script("""
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return end
@@ -58,7 +80,7 @@ class Records:
         self._keys = keys
         self._finished_seconds = int(history_days * 86400)
         self._unfinished_seconds = UNFINISHED_DAYS * 86400
-        self.tally = Tally(redis, keys, self._finished_seconds)
+        self.tally = Tally(redis, keys)
 
     def open(self, pipe: Pipeline, work: Work, event: str, **details: Any) -> None:
         """Start the record of work that is being published, or continue it when it is published again."""
@@ -66,7 +88,9 @@ class Records:
         pipe.hset(key, mapping={"payload": json.dumps(work_to_dict(work)), "gateway": work.gateway})
         pipe.hsetnx(key, "published_at", repr(time.time()))
         pipe.expire(key, self._unfinished_seconds)
-        self._find_for(pipe, work, self._unfinished_seconds)
+        now = time.time()
+        # Let it be found by what a person would look it up by.
+        _INDEX.join(pipe, self._indexes(work), [work.id, now + self._unfinished_seconds, now])
         self.trace(pipe, work.id, event, **details)
 
     def trace(self, pipe: Pipeline, work_id: str, event: str, **details: Any) -> None:
@@ -83,18 +107,14 @@ class Records:
 
     def close(self, pipe: Pipeline, work: Work, outcome: Outcome, **details: Any) -> None:
         """Record how the work ended; its history expires from now on."""
-        key = self._keys.record(work.id)
-        pipe.hset(key, mapping={"outcome": outcome.value, "done_at": repr(time.time())})
-        self.trace(pipe, work.id, "outcome", outcome=outcome.value, **details)
-        for expiring in (key, self._keys.trace(work.id)):
-            pipe.expire(expiring, self._finished_seconds)
-        self._find_for(pipe, work, self._finished_seconds)
-        self.tally.add(pipe, outcome)
+        now, seconds = time.time(), self._finished_seconds
+        line = _line("outcome", {"outcome": outcome.value, **details})
+        keys = [self._keys.record(work.id), self._keys.trace(work.id), self.tally.key, *self._indexes(work)]
+        args = [work.id, now + seconds, now, outcome.value, line, -TRACE_LIMIT, seconds]
+        _CLOSE.join(pipe, keys, args)
 
-    def _find_for(self, pipe: Pipeline, work: Work, seconds: int) -> None:
-        """Let the work be found by what a person would look it up by, for so long from now on."""
-        now = time.time()
-        _INDEX.join(pipe, [self._keys.index(term) for term in index_terms(work)], [work.id, now + seconds, now])
+    def _indexes(self, work: Work) -> list[str]:
+        return [self._keys.index(term) for term in index_terms(work)]
 
     def note(self, *work_ids: str, **fields: str) -> None:
         """Remember something about unfinished work, for whoever works on it next; in a transaction of its own."""
@@ -112,12 +132,11 @@ class Records:
             of: by work id, the details of the event.
             fields: as in `note`.
         """
-        mapping: dict[Any, Any] = {**fields}
+        noted = [text for field in fields.items() for text in field]
         with self._redis.pipeline(transaction=True) as pipe:
             for work_id, details in of.items():
-                if mapping:
-                    pipe.hset(self._keys.record(work_id), mapping=mapping)
-                self.trace(pipe, work_id, event, **details)
+                keys = [self._keys.record(work_id), self._keys.trace(work_id)]
+                _TELL.join(pipe, keys, [_line(event, details), -TRACE_LIMIT, self._unfinished_seconds, *noted])
             pipe.execute()
 
     def fields(self, work_id: str) -> dict[str, str]:

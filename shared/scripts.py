@@ -1,13 +1,14 @@
 """Lua scripts that can be part of a transaction, without a round trip of their own.
 
 The client's own scripts ask the server first whether it knows them, once more for each transaction. Here the text goes
-along: a server that knows it compares a hash, and one that was restarted since learns it in time.
+along, once: a server that knows it compares a hash, and one that was restarted since learns it in time.
 """
 
 from __future__ import annotations
 
 from hashlib import sha1
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,8 +25,10 @@ class Script:
         self._sha = sha1(text.encode(), usedforsecurity=False).hexdigest()
 
     def join(self, pipe: Pipeline, keys: Sequence[str], args: Sequence[Any]) -> None:
-        """Let it run in the caller's pipeline or transaction; it adds two answers, the last one its own."""
-        pipe.script_load(self._text)
+        """Let it run in the caller's pipeline or transaction; the last answer that it adds is its own."""
+        if self._sha not in (loaded := _loaded_in(pipe)):
+            pipe.script_load(self._text)
+            loaded.add(self._sha)
         pipe.evalsha(self._sha, len(keys), *keys, *args)
 
     def run(self, redis: Redis, keys: Sequence[str], args: Sequence[Any]) -> Any:
@@ -33,3 +36,16 @@ class Script:
         with redis.pipeline(transaction=False) as pipe:
             self.join(pipe, keys, args)
             return pipe.execute()[-1]
+
+
+_LOADED: WeakKeyDictionary[Pipeline, tuple[list[Any], set[str]]] = WeakKeyDictionary()
+"""By pipeline: its commands, and the hashes of the scripts that go along with them."""
+
+
+def _loaded_in(pipe: Pipeline) -> set[str]:
+    commands, loaded = _LOADED.get(pipe, (None, set()))
+    if commands is not pipe.command_stack:
+        # A pipeline that is used again has a list of commands of its own.
+        loaded = set()
+        _LOADED[pipe] = (pipe.command_stack, loaded)
+    return loaded

@@ -7,28 +7,23 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from redis import Redis
-    from redis.client import Pipeline
 
     from shared.keys import Keys
-    from shared.models import Outcome
 
 HOUR = 3600
 
 
 class Tally:
-    """Counts outcomes, and tells how many there were."""
+    """Tells how many outcomes there were; they are counted as they are recorded (`shared.records`)."""
 
-    def __init__(self, redis: Redis, keys: Keys, keep_seconds: int) -> None:
-        """`keep_seconds` is how long an hour is kept after the last outcome in it."""
+    def __init__(self, redis: Redis, keys: Keys) -> None:
         self._redis = redis
         self._keys = keys
-        self._keep_seconds = keep_seconds
 
-    def add(self, pipe: Pipeline, outcome: Outcome) -> None:
-        """Count an outcome that is recorded now, in the caller's transaction."""
-        key = self._keys.outcomes(int(time.time() // HOUR))
-        pipe.hincrby(key, outcome.value, 1)
-        pipe.expire(key, self._keep_seconds)
+    @property
+    def key(self) -> str:
+        """Where an outcome that is recorded now is counted, in the transaction that records it."""
+        return self._keys.outcomes(int(time.time() // HOUR))
 
     def hours(self, first: int, last: int) -> list[dict[str, int]]:
         """Of each hour from the first to the last, both included, how many ended in each outcome.
