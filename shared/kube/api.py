@@ -14,11 +14,12 @@ from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import quote, urlencode
 
 from kubernetes import client, config
 from urllib3 import Timeout
 from urllib3.exceptions import HTTPError as TransportError
+from urllib3.util import parse_url
 from yaml import YAMLError
 
 from shared.errors import ApiUnavailableError, TransientError
@@ -201,9 +202,9 @@ class KubeApi:
         """The client's connections to the API, and what comes before a path there."""
         host = self.client.configuration.host.rstrip("/")
         pool = self.client.rest_client.pool_manager.connection_from_url(host)
-        address = urlsplit(host)
+        address = parse_url(host)
         # Whoever asks a proxy for something that is not encrypted names the server.
-        return pool, host if pool.proxy is not None and address.scheme == "http" else address.path
+        return pool, host if pool.proxy is not None and address.scheme == "http" else address.path or ""
 
     def _unreachable(self, reason: object) -> ApiUnavailableError:
         return _failure(
