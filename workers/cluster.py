@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from urllib.parse import quote
 
 from shared.kube.api import EIPS, KubeApi, Object
 from shared.kube.objects import GATEWAY_LABEL
@@ -13,6 +14,8 @@ from workers.owners import Owners, Ownership
 from workers.places import Places
 
 LONGEST_LABEL = 63
+LONGEST_SELECTOR = 4000
+"""Characters in a request's address; what stands before an API server often takes no more than 8,000."""
 
 
 class Cluster(Places):
@@ -58,7 +61,22 @@ class Cluster(Places):
         """At least the gateway's EIPs. The controller labels an EIP only after its address is on the gateway."""
         if len(gateway) > LONGEST_LABEL:
             return self._api.list_objects(EIPS)[0]
+        selector = self._all_but_others(gateway)
+        if selector is not None:
+            return self._api.list_objects(EIPS, labelSelector=selector)[0]
         # In this order: one that is labelled in between is in both lists; the other way round it would be in none.
         unlabelled, _ = self._api.list_objects(EIPS, labelSelector=f"!{GATEWAY_LABEL}")
         labelled, _ = self._api.list_objects(EIPS, labelSelector=f"{GATEWAY_LABEL}={gateway}")
         return labelled + unlabelled
+
+    def _all_but_others(self, gateway: str) -> str | None:
+        """Selects what is labelled with no other gateway's name, or not at all; None where that would be too long.
+
+        A gateway that has come since its name was asked for only makes the answer longer.
+        """
+        names = self.gateway_names()
+        if names is None:
+            return None
+        others = sorted(name for name in names - {gateway} if len(name) <= LONGEST_LABEL)
+        selector = f"{GATEWAY_LABEL} notin ({','.join(others)})" if others else ""
+        return selector if len(quote(selector)) <= LONGEST_SELECTOR else None

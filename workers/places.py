@@ -29,6 +29,8 @@ log = get_logger(__name__)
 
 UNCHANGED_SECONDS = 60
 """How long a Subnet is taken as unchanged, and a VpcNatGateway of which a pod runs."""
+MOST_GATEWAYS = 200
+"""More than so many are not named in a request; each name has up to 63 characters."""
 REMEMBERED_PODS = 1000
 GATEWAY_PODS = "ovn.kubernetes.io/vpc-nat-gw=true"
 """Label of every gateway's pods."""
@@ -51,6 +53,7 @@ class Places:
         self._settings = settings
         self._subnets: dict[str, tuple[float, Subnet | None]] = {}
         self._gateways: dict[str, tuple[float, NatGateway]] = {}
+        self._names: tuple[float, frozenset[str] | None] = (float("-inf"), None)
         self._base: OrderedDict[str, frozenset[IPAddress]] = OrderedDict()
         self._base_lock = threading.Lock()
 
@@ -79,13 +82,20 @@ class Places:
 
     def gateways(self) -> list[NatGateway]:
         """Every gateway object; one that cannot be read is reported and left out."""
-        found = []
-        for item in self._api.each_object(GATEWAYS):
-            try:
-                found.append(read_gateway(item))
-            except MalformedObjectError as error:
-                log.error("gateway cannot be read", reason=str(error))
-        return found
+        return _readable(self._api.each_object(GATEWAYS))
+
+    def gateway_names(self) -> frozenset[str] | None:
+        """The names of all gateways a minute ago or later; None where there are too many to name each of them."""
+        read_at, names = self._names
+        now = time.monotonic()
+        if now - read_at < UNCHANGED_SECONDS:
+            return names
+        items, _ = next(self._api.pages(GATEWAYS, limit=str(MOST_GATEWAYS + 1)))
+        found = _readable(items)
+        self._gateways |= {gateway.name: (now, gateway) for gateway in found}
+        names = frozenset(gateway.name for gateway in found) if len(items) <= MOST_GATEWAYS else None
+        self._names = (now, names)
+        return names
 
     def external_subnets(self, gateway: NatGateway, named: Iterable[str | None]) -> list[Subnet]:
         """The gateway's external subnets and those that work on it names; what no longer exists is left out."""
@@ -182,3 +192,13 @@ class Places:
             if len(self._base) > REMEMBERED_PODS:
                 self._base.popitem(last=False)
         return frozenset(found)
+
+
+def _readable(items: Iterable[Object]) -> list[NatGateway]:
+    found = []
+    for item in items:
+        try:
+            found.append(read_gateway(item))
+        except MalformedObjectError as error:
+            log.error("gateway cannot be read", reason=str(error))
+    return found

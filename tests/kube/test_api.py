@@ -75,6 +75,15 @@ def test_a_list_with_a_selector_shows_what_is_selected(api: KubeApi, kube_api: s
     assert [item["metadata"]["name"] for item in items] == ["eip-0", "eip-2", "eip-4"]
 
 
+def test_a_list_of_all_but_some_labels_shows_what_has_none_too(api: KubeApi, kube_api: surface.KubeApi) -> None:
+    for number in range(4):
+        surface.created(kube_api, f"eip-{number}", labels={"gateway": f"v-gw-{number}.x"})
+    surface.created(kube_api, "unlabelled")
+    surface.created(kube_api, "labelled-otherwise", labels={"other": "v-gw-1.x"})
+    items, _ = api.list_objects(EIPS, labelSelector="gateway notin (v-gw-1.x,v-gw-3.x)")
+    assert [item["metadata"]["name"] for item in items] == ["eip-0", "eip-2", "labelled-otherwise", "unlabelled"]
+
+
 def test_a_watch_tells_every_change_in_order_and_can_be_resumed_at_any_event(
     api: KubeApi, kube_api: surface.KubeApi
 ) -> None:
