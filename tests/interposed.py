@@ -16,6 +16,7 @@ class InterposedDriver:
 
     def __init__(self, driver: Driver, before_change: Callable[[], None]) -> None:
         self.name = driver.name
+        self.enters_by_uid = driver.enters_by_uid
         self._driver = driver
         self._before_change = before_change
 

@@ -24,6 +24,7 @@ class RecordingDriver:
 
     def __init__(self, driver: Driver, acts: list[Act]) -> None:
         self.name = driver.name
+        self.enters_by_uid = driver.enters_by_uid
         self._driver = driver
         self._acts = acts
 

@@ -53,6 +53,7 @@ class Places:
         self._settings = settings
         self._subnets: dict[str, tuple[float, Subnet | None]] = {}
         self._gateways: dict[str, tuple[float, NatGateway]] = {}
+        self._running: dict[str, tuple[float, list[str], tuple[NatGateway, list[Pod]]]] = {}
         self._names: tuple[float, frozenset[str] | None] = (float("-inf"), None)
         self._base: OrderedDict[str, frozenset[IPAddress]] = OrderedDict()
         self._base_lock = threading.Lock()
@@ -71,14 +72,20 @@ class Places:
         if gateway is not None and time.monotonic() - read_at < UNCHANGED_SECONDS:
             # Where none of its pods runs any more, the gateway may be gone.
             with suppress(NoActivePodError):
-                return gateway, self._active_pods(gateway, namespaces)
+                return self._with_pods(gateway, namespaces)
         found = self._api.get(f"{GATEWAYS}/{name}")
         if found is None:
             self._gateways.pop(name, None)
             return None
         gateway = read_gateway(found)
         self._gateways[name] = (time.monotonic(), gateway)
-        return gateway, self._active_pods(gateway, namespaces)
+        return self._with_pods(gateway, namespaces)
+
+    def ran(self, name: str, namespaces: Collection[str]) -> tuple[NatGateway, list[Pod]] | None:
+        """What `running` returned last, a minute ago at most; None where that is not known."""
+        read_at, searched, found = self._running.get(name, (float("-inf"), [], None))
+        fresh = found is not None and time.monotonic() - read_at < UNCHANGED_SECONDS
+        return found if fresh and searched == sorted(namespaces) else None
 
     def gateways(self) -> list[NatGateway]:
         """Every gateway object; one that cannot be read is reported and left out."""
@@ -157,9 +164,12 @@ class Places:
         providers = sorted({subnet.provider for subnet in subnets})
         return {address for pod in pods for address in pod.told | self._base_addresses(pod.place, providers)}
 
-    def _active_pods(self, gateway: NatGateway, namespaces: Collection[str]) -> list[Pod]:
+    def _with_pods(self, gateway: NatGateway, namespaces: Collection[str]) -> tuple[NatGateway, list[Pod]]:
+        self._running.pop(gateway.name, None)
         searched = self.namespaces(gateway, namespaces)
-        return self.active_among(gateway, self.pod_objects(searched, self._app(gateway)), searched)
+        found = gateway, self.active_among(gateway, self.pod_objects(searched, self._app(gateway)), searched)
+        self._running[gateway.name] = (time.monotonic(), sorted(namespaces), found)
+        return found
 
     def _app(self, gateway: NatGateway) -> str:
         return f"{self._settings.gateway_pod_prefix}-{gateway.name}"

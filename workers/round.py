@@ -2,7 +2,8 @@
 
 The order of steps is what keeps live EIPs safe, so it is spelled out here and nowhere else:
 
-1. every active pod of the gateway is opened and read;
+1. every active pod of the gateway is opened and read; where a driver enters pods by their UID, so that it meets no
+   other, those that ran a moment ago, and in the end it is asked whether the same run now: otherwise all begins anew;
 2. what is about to be taken away is recorded as an intent;
 3. strictly after that, owners are looked up: an owner that this look misses will find the intent (`workers.intents`);
 4. addresses that nobody owns are deleted, the lock being renewed right before the first change;
@@ -14,11 +15,11 @@ The order of steps is what keeps live EIPs safe, so it is spelled out here and n
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Any
 
-from shared.errors import ProtectedAddressError, TransientError, VerificationError
-from shared.kube.objects import Subnet
+from shared.errors import GatewayUnreachableError, ProtectedAddressError, TransientError, VerificationError
+from shared.kube.objects import NatGateway, Subnet
 from shared.log import get_logger
 from shared.metrics import DELETED, RESTORED
 from shared.models import Audit, Confirmation, IPAddress, Outcome, Release, Work
@@ -78,12 +79,30 @@ class Round:
         Raises:
             TransientError: nothing could be decided for any of them.
         """
-        running = self._cluster.running(gateway_name, {work.namespace for work in works if work.namespace})
+        namespaces = {work.namespace for work in works if work.namespace}
+        ran = self._cluster.ran(gateway_name, namespaces) if self._driver.enters_by_uid else None
+        answers = None
+        if ran is not None:
+            # One that has ended since is not to be found any more.
+            with suppress(GatewayUnreachableError):
+                answers = self._work_in(*ran, works, fence, pods_done)
+        running = self._cluster.running(gateway_name, namespaces)
+        if answers is not None and running == ran:
+            return answers
         if running is None:
             self._work_queue.reports.forget([gateway_name])
             why = {"why": "the API has no gateway object of this name"}
             return {work.id: Result(Outcome.GATEWAY_GONE, why) for work in works}
-        gateway, pods = running
+        return self._work_in(*running, works, fence, pods_done)
+
+    def _work_in(
+        self,
+        gateway: NatGateway,
+        pods: Sequence[Pod],
+        works: Sequence[Work],
+        fence: Callable[[], None],
+        pods_done: Collection[str],
+    ) -> dict[str, Answer]:
         here = [pod for pod in pods if self._reaches(pod)]
         remaining = [pod for pod in pods if pod not in here]
         if not here:
@@ -96,7 +115,7 @@ class Round:
             subnets = self._cluster.external_subnets(gateway, named)
             own = self._cluster.own_addresses(pods, subnets)
             sites = [Site(pod, entered, self._inside) for pod, entered in opened]
-            answers = self._settle(gateway_name, works, sites, subnets, own, fence)
+            answers = self._settle(gateway.name, works, sites, subnets, own, fence)
         if not remaining:
             return answers
         # Only the travelling job itself knows on which nodes it has been.

@@ -55,6 +55,7 @@ class WitnessedDriver:
 
     def __init__(self, driver: Driver, directory: Path) -> None:
         self.name = driver.name
+        self.enters_by_uid = driver.enters_by_uid
         self.changed = _Changed()
         self._driver = driver
         self.slow = float(os.environ["CHAOS_SLOW"])

@@ -125,6 +125,7 @@ class ExecDriver:
     """
 
     name = "exec"
+    enters_by_uid = False
 
     def __init__(self, api_client: ApiClient, timeout: float = TIMEOUT, idle_timeout: float = IDLE_TIMEOUT) -> None:
         self._api_client = api_client

@@ -154,6 +154,8 @@ class Driver(Protocol):
     """A way into gateway pods."""
 
     name: str
+    enters_by_uid: bool
+    """Whether what is opened is the pod of that UID, and never one that has taken its name."""
 
     def open(self, pod: GatewayPod) -> AbstractContextManager[Gateway]:
         """Enter a pod's network namespace for the length of a `with` block."""

@@ -199,6 +199,7 @@ class NetlinkDriver:
     """
 
     name = "netlink"
+    enters_by_uid = True
 
     def __init__(self, locator: NamespaceLocator, max_open: int = MAX_OPEN, max_idle: float = MAX_IDLE) -> None:
         self._locator = locator
