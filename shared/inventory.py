@@ -20,6 +20,7 @@ from redis.exceptions import WatchError
 from shared.difference import Difference, difference
 from shared.errors import ReclaimerError, WrongClusterError
 from shared.models import EIP, Confirmation
+from shared.scripts import Script
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -35,6 +36,23 @@ TOMBSTONE_SECONDS = 7 * 86400
 """No producer lags so far behind that it could still bring a released UID back."""
 PRODUCER_SECONDS = 86400
 """A producer that has committed nothing for so long is dead: each does every few seconds."""
+
+_LOOK = Script("""
+local producer, uids = ARGV[1], {unpack(ARGV, 2)}
+local eips, released = {}, {}
+if #uids > 0 then
+    eips = redis.call('HMGET', KEYS[3], unpack(uids))
+    released = redis.call('ZMSCORE', KEYS[4], unpack(uids))
+end
+return {
+    redis.call('GET', KEYS[1]),
+    redis.call('HGET', KEYS[2], producer),
+    eips,
+    released,
+    redis.call('HGET', KEYS[5], 'resource_version')
+}
+""")
+"""All that a commit is decided on in one answer: each of them would be waited for."""
 
 
 class RedisWentBackError(ReclaimerError):
@@ -117,16 +135,11 @@ class Inventory:
                 try:
                     self._at_step("watch")
                     pipe.watch(self._keys.inventory, self._keys.tombstones, self._keys.cluster)  # type: ignore[no-untyped-call]
-                    self._expect_mark(pipe)
-                    result = difference(
-                        self._known(pipe, uids),
-                        self._released(pipe, uids),
-                        changes,
-                        cluster=self.cluster,
-                        now=time.time(),
-                    )
+                    known, released, checkpoint = self._look(pipe, uids)
+                    result = difference(known, released, changes, cluster=self.cluster, now=time.time())
                     result.works += self._confirmations(pipe, result)
-                    position = self._position(pipe, resource_version)
+                    # Another producer may be ahead.
+                    position = None if resource_version is None or checkpoint >= resource_version else resource_version
                     pipe.multi()
                     self._apply(pipe, result)
                     if position is not None:
@@ -207,13 +220,29 @@ class Inventory:
         stored: bytes | None = self._redis.hget(self._keys.checkpoint, "resource_version")  # type: ignore[assignment]
         return int(stored) if stored else None
 
+    def _look(self, pipe: Pipeline, uids: list[str]) -> tuple[dict[str, EIP], set[str], int]:
+        """What is known of the UIDs, those of them that were released, and the position, which is 0 before the first.
+
+        Raises:
+            RedisWentBackError: this is not the Redis that we left.
+            WrongClusterError: it is another cluster's.
+        """
+        keys = [
+            *(self._keys.cluster, self._keys.producers, self._keys.inventory),
+            *(self._keys.tombstones, self._keys.checkpoint),
+        ]
+        cluster, mark, eips, released, checkpoint = _LOOK.ask(pipe, keys, [self.producer, *uids])
+        _expect(cluster, self.work_queue, self.cluster)
+        if _mark_in(mark) not in self._marks:
+            raise RedisWentBackError("Redis does not know the last commit of this producer: it came back older")
+        return _by_uid(uids, eips), _with_score(uids, released), int(checkpoint or 0)
+
     def _known(self, pipe: Pipeline, uids: list[str]) -> dict[str, EIP]:
-        stored = pipe.hmget(self._keys.inventory, uids) if uids else []
-        return {uid: EIP.from_json(text) for uid, text in zip(uids, stored, strict=True) if text}
+        return _by_uid(uids, pipe.hmget(self._keys.inventory, uids) if uids else [])
 
     def _released(self, redis: Redis | Pipeline, uids: list[str]) -> set[str]:
         scores: Any = redis.zmscore(self._keys.tombstones, uids) if uids else []
-        return {uid for uid, score in zip(uids, scores, strict=True) if score is not None}
+        return _with_score(uids, scores)
 
     def _confirmations(self, pipe: Pipeline, result: Difference) -> list[Confirmation]:
         """Work for each EIP that came to own what a worker means to take away, or has taken.
@@ -249,13 +278,6 @@ class Inventory:
             for eip, addresses in confirmations.values()
         ]
 
-    def _position(self, pipe: Pipeline, resource_version: int | None) -> int | None:
-        """The new checkpoint; None where a producer that is ahead has set a later one."""
-        if resource_version is None:
-            return None
-        stored = pipe.hget(self._keys.checkpoint, "resource_version")
-        return None if stored and int(stored) >= resource_version else resource_version
-
     def _apply(self, pipe: Pipeline, result: Difference) -> None:
         for uid, before in result.forgotten.items():
             self._replace(pipe, uid, before, None)
@@ -282,14 +304,8 @@ class Inventory:
         pipe.zadd(self._keys.tombstones, {uid: now})
         pipe.zremrangebyscore(self._keys.tombstones, "-inf", now - TOMBSTONE_SECONDS)
 
-    def _expect_mark(self, pipe: Pipeline) -> None:
-        check_cluster(pipe, self.work_queue, self.cluster)
-        if self._stored_mark(pipe) not in self._marks:
-            raise RedisWentBackError("Redis does not know the last commit of this producer: it came back older")
-
-    def _stored_mark(self, redis: Redis | Pipeline) -> str | None:
-        stored: bytes | None = redis.hget(self._keys.producers, self.producer)  # type: ignore[assignment]
-        return str(json.loads(stored)["mark"]) if stored else None
+    def _stored_mark(self, redis: Redis) -> str | None:
+        return _mark_in(redis.hget(self._keys.producers, self.producer))
 
     def _forget_dead_producers(self) -> None:
         stored: dict[bytes, bytes] = self._redis.hgetall(self._keys.producers)  # type: ignore[assignment]
@@ -311,13 +327,16 @@ class Inventory:
         return mark
 
 
-def check_cluster(redis: Redis | Pipeline, work_queue: WorkQueue, cluster: str) -> None:
+def check_cluster(redis: Redis, work_queue: WorkQueue, cluster: str) -> None:
     """See that the data in Redis is about this cluster, or about none yet.
 
     Raises:
         WrongClusterError: it is about another; nothing may be done with it.
     """
-    stored: bytes | None = redis.get(work_queue.keys.cluster)  # type: ignore[assignment]
+    _expect(redis.get(work_queue.keys.cluster), work_queue, cluster)
+
+
+def _expect(stored: Any, work_queue: WorkQueue, cluster: str) -> None:
     if stored is None or stored.decode() == cluster:
         return
     raise WrongClusterError(
@@ -326,3 +345,15 @@ def check_cluster(redis: Redis | Pipeline, work_queue: WorkQueue, cluster: str) 
         "cluster its own EIP_RECLAIMER_KEY_PREFIX and EIP_RECLAIMER_QUEUE; if the cluster was rebuilt and the old data "
         f"is worthless, delete the keys {work_queue.keys.prefix}:* first."
     )
+
+
+def _mark_in(stored: Any) -> str | None:
+    return str(json.loads(stored)["mark"]) if stored else None
+
+
+def _by_uid(uids: list[str], stored: Sequence[Any]) -> dict[str, EIP]:
+    return {uid: EIP.from_json(text) for uid, text in zip(uids, stored, strict=True) if text}
+
+
+def _with_score(uids: list[str], scores: Sequence[Any]) -> set[str]:
+    return {uid for uid, score in zip(uids, scores, strict=True) if score is not None}

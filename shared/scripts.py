@@ -10,6 +10,8 @@ from hashlib import sha1
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
+from redis.exceptions import NoScriptError
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -30,6 +32,14 @@ class Script:
             pipe.script_load(self._text)
             loaded.add(self._sha)
         pipe.evalsha(self._sha, len(keys), *keys, *args)
+
+    def ask(self, pipe: Pipeline, keys: Sequence[str], args: Sequence[Any]) -> Any:
+        """Run it now in a pipeline that has watched keys and not begun its transaction; what it returns."""
+        try:
+            return pipe.evalsha(self._sha, len(keys), *keys, *args)
+        except NoScriptError:
+            pipe.script_load(self._text)
+            return pipe.evalsha(self._sha, len(keys), *keys, *args)
 
     def run(self, redis: Redis, keys: Sequence[str], args: Sequence[Any]) -> Any:
         """Run it now; what it returns."""
