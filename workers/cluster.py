@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from urllib.parse import quote
+
+from redis.client import Pipeline
 
 from shared.kube.api import EIPS, KubeApi, Object
 from shared.kube.objects import GATEWAY_LABEL
@@ -18,6 +20,10 @@ LONGEST_SELECTOR = 4000
 """Characters in a request's address; what stands before an API server often takes no more than 8,000."""
 
 
+def _nothing(_pipe: Pipeline) -> None:
+    pass
+
+
 class Cluster(Places):
     """The API as workers see it, beside what the inventory knows."""
 
@@ -25,20 +31,29 @@ class Cluster(Places):
         super().__init__(api, settings)
         self._work_queue = work_queue
 
-    def owners(self, gateway: str, addresses: Iterable[IPAddress]) -> Owners:
+    def owners(
+        self, gateway: str, addresses: Iterable[IPAddress], record: Callable[[Pipeline], None] = _nothing
+    ) -> Owners:
         """Who owns addresses on a gateway: what the API says now, and what the inventory knows.
 
         The API is the truth and is asked every time. The inventory is believed beside it: an EIP that it still has is
         either live, or its own release is about to be published.
+
+        Args:
+            gateway: the gateway's name.
+            addresses: whose owners are wanted, where only the inventory may know of one.
+            record: records what has to be there before anybody looks for owners, in a transaction.
         """
-        owners = Ownership(self._eips_of(gateway)).of(gateway)
-        unowned = sorted(set(map(str, addresses)) - set(owners.by_address))
-        with self._work_queue.redis.pipeline(transaction=False) as pipe:
-            for address in unowned:
+        asked = sorted(set(map(str, addresses)))
+        with self._work_queue.redis.pipeline(transaction=True) as pipe:
+            record(pipe)
+            recorded = len(pipe)
+            for address in asked:
                 pipe.srandmember(self._work_queue.keys.owners(gateway, address))
-            known: list[bytes | None] = pipe.execute()
-        for address, uid in zip(unowned, known, strict=True):
-            if uid:
+            known: list[bytes | None] = pipe.execute()[recorded:]
+        owners = Ownership(self._eips_of(gateway)).of(gateway)
+        for address, uid in zip(asked, known, strict=True):
+            if uid and address not in owners.by_address:
                 owners.add_known(address, uid.decode())
         return owners
 

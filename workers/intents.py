@@ -43,19 +43,18 @@ class Intents:
         self._keys = keys
         self._lifetime = int(lifetime)
 
-    def record(self, gateway: str, found: dict[str, list[Address]]) -> None:
+    def record(self, pipe: Pipeline, gateway: str, found: dict[str, list[Address]]) -> None:
         """Say which addresses are about to be taken away.
 
         Args:
+            pipe: the caller's transaction.
             gateway: the gateway's name.
             found: by work id, the addresses as the gateway has them.
         """
-        with self._redis.pipeline(transaction=True) as pipe:
-            for work_id, addresses in found.items():
-                for address in addresses:
-                    intent = Intent(address.interface, address.prefix_length, work_id, time.time())
-                    pipe.set(self._keys.intent(gateway, str(address.ip)), json.dumps(asdict(intent)), ex=self._lifetime)
-            pipe.execute()
+        for work_id, addresses in found.items():
+            for address in addresses:
+                intent = Intent(address.interface, address.prefix_length, work_id, time.time())
+                pipe.set(self._keys.intent(gateway, str(address.ip)), json.dumps(asdict(intent)), ex=self._lifetime)
 
     def ask_for(self, pipe: Pipeline, gateway: str, releases: Sequence[Release]) -> None:
         """Ask in the caller's pipeline what `left_by` reads; one answer."""

@@ -4,8 +4,8 @@ The order of steps is what keeps live EIPs safe, so it is spelled out here and n
 
 1. every active pod of the gateway is opened and read; where a driver enters pods by their UID, so that it meets no
    other, those that ran a moment ago, and in the end it is asked whether the same run now: otherwise all begins anew;
-2. what is about to be taken away is recorded as an intent;
-3. strictly after that, owners are looked up: an owner that this look misses will find the intent (`workers.intents`);
+2. what is about to be taken away is recorded as an intent, in the transaction that asks for the inventory's owners;
+3. strictly after that the API is asked for owners: one that both miss will find the intent (`workers.intents`);
 4. addresses that nobody owns are deleted, the lock being renewed right before the first change;
 5. every pod is read again, and must show the targets gone and everything else as it was;
 6. owners are looked up again, and an address that got one in between is put back at once; so is one that may be that
@@ -161,10 +161,8 @@ class Round:
         if not releases and not others:
             return answers
         found = {release.id: [a for site in sites for a in site.holds(release.addresses)] for release in releases}
-        self._intents.record(gateway, found)
         asked = {ip for work in (*releases, *others) if not isinstance(work, Audit) for ip in work.addresses}
-        # Strictly after the intents are recorded.
-        owners = self._cluster.owners(gateway, asked)
+        owners = self._cluster.owners(gateway, asked, lambda pipe: self._intents.record(pipe, gateway, found))
         answers |= self._release(gateway, releases, sites, owners, fence)
         for work in others:
             if isinstance(work, Audit):

@@ -30,7 +30,7 @@ from shared.inventory import Inventory
 from shared.keys import Keys
 from shared.kube.api import KubeApi
 from shared.log import configure
-from shared.models import IPAddress, Work
+from shared.models import Work
 from shared.settings import Settings, load_settings
 from workers.cluster import Cluster
 from workers.gateways.interface import Driver, Fence, Gateway, GatewayPod, Snapshot, Step
@@ -136,8 +136,9 @@ class _NoLock(GatewayLock):
 
 
 def _ownerless(look: Callable[..., Owners], when: Callable[[], bool]) -> Callable[..., Owners]:
-    def owners(cluster: Cluster, gateway: str, addresses: Sequence[IPAddress]) -> Owners:
-        return Owners() if when() else look(cluster, gateway, addresses)
+    def owners(cluster: Cluster, *asked: Any) -> Owners:
+        found = look(cluster, *asked)
+        return Owners() if when() else found
 
     return owners
 

@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from ipaddress import ip_address
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -24,7 +25,6 @@ from workers.gateways.plan import plan_deletion
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from sandbox.netns import NetworkNamespace
     from tests.gateways.conftest import Pods
@@ -146,6 +146,8 @@ def test_a_busybox_ip(pods: Pods, driver: ExecDriver, pod: GatewayPod, tmp_path:
         ("echo 'cannot allocate memory' >&2; exit 126", "cannot allocate memory"),
         ('read -r _; echo \'[{"ifname": "net1", "addr_\'; echo done', "answered nonsense"),
         ("read -r _; printf '[]\\n[]\\n[]\\nknob net1\\ndone\\n'", "answered nonsense"),
+        ('read -r _; printf \'knob net1\\n[{"ifname": "net1"}]\\n[]\\ndone\\n\'', "answered nonsense"),
+        ("read -r _; printf '[]\\n[]\\ndone\\n'", "answered nonsense"),
         ("read -r _; printf '{}\\n[]\\n[]\\ndone\\n'", "answered nonsense"),
         ("read -r _; printf '[1]\\n[]\\n[]\\ndone\\n'", "answered nonsense"),
         (
@@ -157,10 +159,11 @@ def test_a_busybox_ip(pods: Pods, driver: ExecDriver, pod: GatewayPod, tmp_path:
         ("read -r _; echo error 'no such luck'", "no such luck"),
     ],
 )
+@pytest.mark.parametrize("before", ["", "read -r _; echo ended; "])
 def test_a_container_that_answers_wrongly(
-    pods: Pods, driver: ExecDriver, pod: GatewayPod, shell: str, said: str
+    pods: Pods, driver: ExecDriver, pod: GatewayPod, before: str, shell: str, said: str
 ) -> None:
-    pods.command[pod.uid] = ["bash", "-c", shell, "bash"]
+    pods.command[pod.uid] = ["bash", "-c", before + shell, "bash"]
     assert said in read(driver, pod)
 
 
@@ -196,6 +199,27 @@ def test_a_gateway_whose_container_dies_half_way(
         with pytest.raises(GatewayUnreachableError):
             gateway.carry_out(steps, lambda: None)
     assert "10.1.69.205/24" in netns.ip("addr")
+
+
+def test_a_gateway_whose_standing_ip_was_killed_is_cleaned_without_it(
+    pods: Pods, driver: ExecDriver, pod: GatewayPod, netns: NetworkNamespace
+) -> None:
+    netns.ip("addr", "add", "10.1.69.205/24", "dev", "net1")
+    fences = []
+    with driver.open(pod) as gateway:
+        steps = plan_deletion(gateway.read(), [ip_address("10.1.69.205")])
+        shell = _children(pods.started[-1])[0]
+        (standing,) = _children(shell)
+        os.kill(standing, signal.SIGKILL)
+        after = gateway.carry_out(steps, lambda: fences.append(netns.ip("addr")))
+        assert after == gateway.read()
+    assert len(fences) == 2
+    assert "10.1.69.205/24" in fences[0]
+    assert "10.1.69.205/24" not in netns.ip("addr")
+
+
+def _children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def test_a_worker_that_fell_asleep_changes_nothing_when_it_wakes(

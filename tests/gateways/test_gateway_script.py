@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -117,6 +118,88 @@ def test_what_is_there_after_the_steps_is_what_a_look_shows_then(gateway: Networ
         assert shown[-1] == "done"
         assert ("10.1.69.206" in "".join(shown)) == ("10.1.69.206/24" in gateway.ip("addr"))
     assert shown == before
+
+
+def shown_at_once(process: subprocess.Popen[str], message: str) -> list[str]:
+    """Send lines; what the standing `ip` answers, `done` put at its end and the knobs where `read` has them."""
+    lines = [ask(process, message)]
+    while sum(line.startswith("[") for line in lines) < 2:
+        if lines[-1].split(" ")[0] in ("ended", "error"):
+            return lines
+        lines.append(ask(process, ""))
+    return [*lines[-2:], *lines[:-2], "done"]
+
+
+def named(shown: list[str]) -> tuple[list[str], list[str]]:
+    """Addresses and routes of IPv4, each beside its interface; those of IPv6 come and go by themselves."""
+    links, routes = json.loads(shown[0]), json.loads(shown[1])
+    return (
+        [
+            f"{link['ifname']} {info['local']}"
+            for link in links
+            for info in link["addr_info"]
+            if ":" not in info["local"]
+        ],
+        [f"{route['dev']} {route['dst']}" for route in routes if ":" not in route["dst"]],
+    )
+
+
+def test_the_standing_ip_shows_the_same(gateway: NetworkNamespace) -> None:
+    process = start(gateway)
+    before = answer(process, "read\n")
+    assert shown_at_once(process, "show\n") == before
+    for steps in ("del net1 10.1.69.206/24\ngo 1", "promote net1 1\nadd net1 10.1.69.206/24\npromote net1 0\ngo 3"):
+        shown = shown_at_once(process, f"{steps} show\n")
+        assert shown == answer(process, "read\n")
+        assert ("10.1.69.206" in "".join(shown)) == ("10.1.69.206/24" in gateway.ip("addr"))
+    assert shown == before
+
+
+def test_the_standing_ip_sees_what_others_change(gateway: NetworkNamespace) -> None:
+    """It keeps names of interfaces, and net1 may be another one by the next look."""
+    process = start(gateway)
+    shown_at_once(process, "show\n")
+    gateway.ip("link", "set", "net1", "down")
+    gateway.ip("link", "set", "net1", "name", "old1")
+    gateway.ip("link", "add", "net1", "type", "veth", "peer", "name", "far1")
+    for link in ("net1", "old1"):
+        gateway.ip("link", "set", link, "up")
+    gateway.ip("addr", "add", "10.1.69.206/24", "dev", "net1")
+    for message in ("show\n", "del net1 10.1.69.206/24\ngo 1 show\n"):
+        assert named(shown_at_once(process, message)) == named(answer(process, "read\n"))
+    assert "10.1.69.206/24" not in gateway.ip("addr", "show", "dev", "net1")
+    assert "10.1.69.206/24" in gateway.ip("addr", "show", "dev", "old1")
+
+
+def test_the_standing_ip_says_that_it_ended_and_the_steps_are_carried_out_without_it(gateway: NetworkNamespace) -> None:
+    process = start(gateway)
+    steps = "del net1 10.1.69.206/24\ndel net1 10.1.69.207/24\ndel net1 10.1.69.205/24\ngo 3"
+    said = shown_at_once(process, f"{steps} show\n")
+    assert said[-1] == "ended"
+    addresses = gateway.ip("addr")
+    assert "10.1.69.206/24" not in addresses
+    assert "10.1.69.205/24" in addresses
+    shown = answer(process, f"{steps} read\n")
+    assert shown == answer(process, "read\n")
+    assert "10.1.69.205/24" not in gateway.ip("addr")
+
+
+def test_a_step_that_is_none_is_told_and_nothing_shown_at_once(gateway: NetworkNamespace) -> None:
+    process = start(gateway)
+    assert shown_at_once(process, "reboot\ngo 1 show\n") == ["error not a step: reboot"]
+    assert shown_at_once(process, "del net1 10.1.69.205/24\ngo 2 show\n") == ["error 1 steps arrived of 2 show"]
+    assert shown_at_once(process, "go 0 show; reboot\n") == ["error 0 steps arrived of 0 show; reboot"]
+    assert "10.1.69.205/24" in gateway.ip("addr")
+
+
+@pytest.mark.parametrize("end", ["bye", signal.SIGKILL])
+def test_the_standing_ip_ends_with_the_script(gateway: NetworkNamespace, end: str | signal.Signals) -> None:
+    process = start(gateway)
+    shown_at_once(process, "show\n")
+    if isinstance(end, signal.Signals):
+        os.kill(process.pid, end)
+    # Output comes to its end when the last one that could write to it has ended.
+    assert process.communicate("bye\n" if end == "bye" else None, timeout=5)[0] == ""
 
 
 def test_steps_that_are_done_already_are_shown_too(gateway: NetworkNamespace) -> None:

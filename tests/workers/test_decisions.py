@@ -161,7 +161,9 @@ def test_releases_wait_no_longer_than_the_limit_whoever_comes(redis: Redis, keys
 def test_an_intent_is_found_by_its_pair_and_its_work(redis: Redis, keys: Keys) -> None:
     intents = Intents(redis, keys, lifetime=60)
     (place,) = snapshot("net1 10.1.69.205/24").addresses
-    intents.record("gw1", {"release-u1": [place]})
+    with redis.pipeline() as pipe:
+        intents.record(pipe, "gw1", {"release-u1": [place]})
+        pipe.execute()
     found = intents.of("gw1", place.ip)
     assert found is not None
     assert (found.interface, found.prefix_length, found.work) == ("net1", 24, "release-u1")

@@ -37,7 +37,8 @@ KEPT_SECONDS = 5.0
 """How long a command is kept that nobody needs; it would end by itself after `IDLE_TIMEOUT`."""
 MAX_KEPT = 100
 
-_FINAL = ("done", "error")
+_LISTS = 2
+"""How many lists a look is made of: addresses, and routes."""
 
 
 def script() -> str:
@@ -54,6 +55,8 @@ class ExecGateway:
         self._command = command
         self._pod = pod
         self._just_read: Snapshot | None = None
+        self._stands = True
+        """Whether the script's standing `ip` has not ended yet."""
 
     def answers(self) -> bool:
         """Whether the command still obeys; what it showed is what `read` returns next."""
@@ -68,16 +71,21 @@ class ExecGateway:
         if self._just_read is not None:
             snapshot, self._just_read = self._just_read, None
             return snapshot
-        return self._snapshot(self._ask("read\n"))
+        return self._snapshot(self._standing("show\n") or self._ask("read\n"))
 
     def carry_out(self, steps: Sequence[Step], fence: Fence) -> Snapshot:
         """See `interface.Gateway.carry_out`. All steps are one message, carried out when it has arrived whole."""
         if not steps:
             return self.read()
-        message = "".join(f"{line_of(step)}\n" for step in steps) + f"go {len(steps)} read\n"
+        message = "".join(f"{line_of(step)}\n" for step in steps) + f"go {len(steps)}"
         self._just_read = None
         fence()
-        return self._snapshot(self._ask(message))
+        shown = self._standing(f"{message} show\n")
+        if not shown:
+            # Some of it may be done, by us or by somebody else; to do it once more is no failure there.
+            fence()
+            shown = self._ask(f"{message} read\n")
+        return self._snapshot(shown)
 
     def close(self) -> None:
         """Let the script end."""
@@ -102,15 +110,36 @@ class ExecGateway:
                 "its container needs bash and iproute2 5.2 or newer as `ip`"
             ) from error
 
+    def _standing(self, message: str) -> list[str]:
+        """What the standing `ip` answers; nothing where it has ended, at what it could not do or before."""
+        if not self._stands:
+            return []
+        lists = 0
+
+        def is_last(line: str) -> bool:
+            nonlocal lists
+            lists += line.startswith("[")
+            return lists == _LISTS or line == "ended" or _is_final(line)
+
+        self._command.send(message)
+        lines = self._command.lines(is_last)
+        if lines[-1].startswith("error"):
+            raise self._failure(lines[-1])
+        self._stands = lines[-1] != "ended"
+        return lines if self._stands else []
+
     def _ask(self, message: str) -> list[str]:
         self._command.send(message)
-        *lines, final = self._command.lines(_FINAL)
+        *lines, final = self._command.lines(_is_final)
         if final != "done":
-            raise GatewayUnreachableError(
-                f"pod {self._pod.namespace}/{self._pod.name} says {final[:500]!r}: the container must be privileged "
-                "(as Kube-OVN makes it) and have iproute2 5.2 or newer"
-            )
+            raise self._failure(final)
         return lines
+
+    def _failure(self, said: str) -> GatewayUnreachableError:
+        return GatewayUnreachableError(
+            f"pod {self._pod.namespace}/{self._pod.name} says {said[:500]!r}: the container must be privileged "
+            "(as Kube-OVN makes it) and have iproute2 5.2 or newer"
+        )
 
 
 class ExecDriver:
@@ -172,13 +201,17 @@ class ExecDriver:
                 kept[0].close()
 
 
+def _is_final(line: str) -> bool:
+    return line.split(" ", 1)[0] in ("done", "error")
+
+
 def _lists(text: str) -> tuple[list[Any], list[Any]]:
-    """The two JSON lists that follow one another in a text."""
+    """The two JSON lists that follow one another in a text; the first is of interfaces, never empty."""
     decoder = json.JSONDecoder()
     first, end = decoder.raw_decode(text.lstrip())
     second, end = decoder.raw_decode(rest := text.lstrip()[end:].lstrip())
-    if rest[end:].strip() or not isinstance(first, list) or not isinstance(second, list):
-        raise TypeError("not two JSON lists")
+    if rest[end:].strip() or not isinstance(first, list) or not isinstance(second, list) or not first:
+        raise TypeError("not two JSON lists, the first with an interface")
     return first, second
 
 

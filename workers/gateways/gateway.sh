@@ -4,21 +4,36 @@
 #   <step> ... go N            -> the N steps before it are carried out in order -> `done`, or `error <text>` at the first
 #                                 that fails; nothing is done when one of them is not of the shape below
 #   <step> ... go N read       -> the same, and what `read` would answer then
+#   show, <step> ... go N show -> the same as with `read`, by an `ip` that stands by, started beforehand. The knobs come
+#                                 first, the second list is the end. That `ip` ends at the first thing it cannot do,
+#                                 and `ended` is said; whether that was done already or is wrong, `read` finds out, or
+#                                 the same steps with it
 #   bye                        -> the end
 #
 # It decides nothing. It never waits for the end of its input, which pods/exec cannot signal: after <seconds> without a
 # line it ends, so that a worker that fell asleep finds nobody to act for it. Whatever ends it, a promote_secondaries
 # that was set and not set back is set back.
 #
-# Needs bash 4 and iproute2 5.2 or newer (`ip -N`). Comments and indentation are not sent.
+# Needs bash 4.1 and iproute2 5.2 or newer (`ip -N`). Comments and indentation are not sent.
 export LC_ALL=C
 set -f
+
+# Another `ip` that stands by. It asks the kernel for an interface's name or number once and keeps it: what it changes is
+# changed on those that it looked at, but each look begins with one that knows nothing.
+standby() {
+  [[ ! $standing ]] || exec {standing}>&-
+  exec {standing}> >(ip -N -j -batch - 2>/dev/null || echo ended)
+  unused=1
+}
+standby
+
 wait=$1
 conf=/proc/sys/net/ipv4/conf
 steps=()
 declare -A former=()
 name='[A-Za-z0-9_][A-Za-z0-9_.:-]*'
 ip='[0-9A-Fa-f.:]+'
+lists=$'addr show\nroute show table all type unicast'
 net="$ip/[0-9]+"
 shape="^(promote $name [01]|del $name $net( $ip)?|add $name $net( [0-9]+)?"
 shape+="|route [46] (default|$net) $name ($ip|-) ($ip|-) [0-9]+ [0-9]+ [0-9]+ ([0-9]+|-) (onlink|-))$"
@@ -31,31 +46,45 @@ restore() {
   former=()
 }
 trap restore EXIT
-trap 'exit 1' HUP INT TERM PIPE
+trap 'exit 1' HUP INT TERM
+trap : PIPE
 
 fail() {
   text="$*"
   return 1
 }
 
+knobs() {
+  local f value lines=()
+  set +f
+  for f in "$conf"/*/promote_secondaries; do
+    f=${f%/*}
+    read -r value <"$f/promote_secondaries" && lines+=("knob ${f##*/} $value")
+  done 2>/dev/null
+  set -f
+  ((${#lines[@]} == 0)) || printf '%s\n' "${lines[@]}"
+}
+
 # One process for all of it, changes that were gathered first: to start one takes longer than all that it does.
 look() {
-  local f value out lines= shown=$'addr show\nroute show table all type unicast\n'
+  local out lines=
   ((${#gathered[@]})) && printf -v lines '%s\n' "${gathered[@]}"
-  if ! out=$(ip -N -j -batch - 2>/dev/null <<<"$lines$shown"); then
+  if ! out=$(ip -N -j -batch - 2>/dev/null <<<"$lines$lists"); then
     flush || return
-    if ! out=$(ip -N -j -batch - 2>/dev/null <<<"$shown"); then
-      fail "ip -N -j -batch: $(ip -N -j -batch - 2>&1 >/dev/null <<<"$shown")"
+    if ! out=$(ip -N -j -batch - 2>/dev/null <<<"$lists"); then
+      fail "ip -N -j -batch: $(ip -N -j -batch - 2>&1 >/dev/null <<<"$lists")"
       return
     fi
   fi
   echo "$out"
-  set +f
-  for f in "$conf"/*/promote_secondaries; do
-    f=${f%/*}
-    read -r value <"$f/promote_secondaries" && echo "knob ${f##*/} $value"
-  done 2>/dev/null
-  set -f
+  knobs
+}
+
+# The same by the one that stands by; where it has ended, it has said so, and nothing is to be added to that.
+show() {
+  last_word= unused=
+  knobs
+  printf '%s\n' "${gathered[@]}" "$lists" 2>/dev/null >&"$standing" || return 0
 }
 
 # `ip` with the rest of the arguments; what it says when the work is done already is no failure.
@@ -108,10 +137,14 @@ route() {
 }
 
 act() {
-  local line gathered=() last=flush
-  [[ $1 == *' read' ]] && last=look
-  if [[ ${#steps[@]} != "${1% read}" ]]; then
-    fail "${#steps[@]} steps arrived of $1"
+  local line gathered=() last
+  case ${*:2} in
+    '') last=flush ;;
+    read) last=look ;;
+    show) last=show ;;
+  esac
+  if [[ ! $last || ${#steps[@]} != "$1" ]]; then
+    fail "${#steps[@]} steps arrived of $*"
     return
   fi
   for line in "${steps[@]}"; do
@@ -133,19 +166,24 @@ act() {
 }
 
 answer() {
+  local last_word=done
   if "$@"; then
-    echo done
+    [[ ! $last_word ]] || echo "$last_word" || exit 1
   else
     restore
-    echo "error ${text//$'\n'/; }"
+    echo "error ${text//$'\n'/; }" || exit 1
   fi
 }
 
 while IFS= read -r -t "$wait" line; do
   case $line in
     read) answer look ;;
+    show)
+      [[ $unused ]] || standby
+      answer show
+      ;;
     go\ *)
-      answer act "${line#go }"
+      answer act ${line#go }
       steps=()
       ;;
     bye) exit 0 ;;

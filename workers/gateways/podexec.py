@@ -21,7 +21,7 @@ from shared.errors import GatewayUnreachableError
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from kubernetes.client import ApiClient
 
@@ -58,15 +58,19 @@ class PodExec:
             ) from error
 
     def send(self, text: str) -> None:
-        """Write to the command's standard input."""
+        """Write to the command's standard input, when all that it said before has been read."""
+        if self._output:
+            raise GatewayUnreachableError(
+                f"pod {self._where} said more than it was asked for: {bytes(self._output[:500])!r}"
+            )
         try:
             self._socket.settimeout(self._timeout)
             self._socket.send_binary(bytes([STDIN]) + text.encode())
         except (websocket.WebSocketException, OSError) as error:
             raise self._broken(error) from error
 
-    def lines(self, last: Sequence[str]) -> list[str]:
-        """Lines of the command's standard output up to one whose first word is in `last`, that one included."""
+    def lines(self, is_last: Callable[[str], bool]) -> list[str]:
+        """Lines of the command's standard output up to the last one of an answer, that one included."""
         deadline = time.monotonic() + self._timeout
         self._received = 0
         found: list[str] = []
@@ -75,7 +79,7 @@ class PodExec:
                 line = self._output[:end].decode("utf-8", "replace")
                 del self._output[: end + 1]
                 found.append(line)
-                if line.split(" ", 1)[0] in last:
+                if is_last(line):
                     return found
             self._receive(deadline)
 
