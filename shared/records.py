@@ -42,34 +42,40 @@ end
 """An address that is handed out again and again is a term of ever more work: each entry goes with its record, and the
 index with its last entry."""
 
+_APPEND = f"""
+local function append(trace, line, seconds)
+    redis.call('RPUSH', trace, line)
+    redis.call('LTRIM', trace, {-TRACE_LIMIT}, -1)
+    redis.call('EXPIRE', trace, seconds)
+end
+"""
+
 _INDEX = Script(_FIND + "for _, index in ipairs(KEYS) do find(index, ARGV[1], ARGV[2], ARGV[3]) end")
 
 _CLOSE = Script(
     _FIND
+    + _APPEND
     + """
 redis.call('HSET', KEYS[1], 'outcome', ARGV[4], 'done_at', ARGV[3])
-redis.call('RPUSH', KEYS[2], ARGV[5])
-redis.call('LTRIM', KEYS[2], ARGV[6], -1)
+append(KEYS[2], ARGV[5], ARGV[6])
 redis.call('HINCRBY', KEYS[3], ARGV[4], 1)
-for number = 1, 3 do redis.call('EXPIRE', KEYS[number], ARGV[7]) end
+for _, number in ipairs({1, 3}) do redis.call('EXPIRE', KEYS[number], ARGV[6]) end
 for number = 4, #KEYS do find(KEYS[number], ARGV[1], ARGV[2], ARGV[3]) end
 """
 )
 """A round records hundreds of outcomes at once, and of each of them a single command is what takes least time."""
 
-_TELL = Script("""
-for number = 4, #ARGV, 2 do redis.call('HSET', KEYS[1], ARGV[number], ARGV[number + 1]) end
-redis.call('RPUSH', KEYS[2], ARGV[1])
-redis.call('LTRIM', KEYS[2], ARGV[2], -1)
-redis.call('EXPIRE', KEYS[2], ARGV[3])
-""")
+_TELL = Script(
+    _APPEND
+    + """
+for number = 3, #ARGV, 2 do redis.call('HSET', KEYS[1], ARGV[number], ARGV[number + 1]) end
+append(KEYS[2], ARGV[1], ARGV[2])
+"""
+)
 
-_TRACE_IF = Script("""
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then return end
-redis.call('RPUSH', KEYS[2], ARGV[2])
-redis.call('LTRIM', KEYS[2], ARGV[3], -1)
-redis.call('EXPIRE', KEYS[2], ARGV[4])
-""")
+_TRACE = Script(_APPEND + "append(KEYS[1], ARGV[1], ARGV[2])")
+
+_TRACE_IF = Script(_APPEND + "if redis.call('GET', KEYS[1]) == ARGV[1] then append(KEYS[2], ARGV[2], ARGV[3]) end")
 
 
 class Records:
@@ -95,22 +101,19 @@ class Records:
 
     def trace(self, pipe: Pipeline, work_id: str, event: str, **details: Any) -> None:
         """Append one event to the life of a piece of work."""
-        key = self._keys.trace(work_id)
-        pipe.rpush(key, _line(event, details))
-        pipe.ltrim(key, -TRACE_LIMIT, -1)
-        pipe.expire(key, self._unfinished_seconds)
+        _TRACE.join(pipe, [self._keys.trace(work_id)], [_line(event, details), self._unfinished_seconds])
 
     def trace_if(self, pipe: Pipeline, condition: tuple[str, str], work_id: str, event: str, **details: Any) -> None:
         """The same where a key has a value by then: `condition` is the two of them."""
         keys = [condition[0], self._keys.trace(work_id)]
-        _TRACE_IF.join(pipe, keys, [condition[1], _line(event, details), -TRACE_LIMIT, self._unfinished_seconds])
+        _TRACE_IF.join(pipe, keys, [condition[1], _line(event, details), self._unfinished_seconds])
 
     def close(self, pipe: Pipeline, work: Work, outcome: Outcome, **details: Any) -> None:
         """Record how the work ended; its history expires from now on."""
         now, seconds = time.time(), self._finished_seconds
         line = _line("outcome", {"outcome": outcome.value, **details})
         keys = [self._keys.record(work.id), self._keys.trace(work.id), self.tally.key, *self._indexes(work)]
-        args = [work.id, now + seconds, now, outcome.value, line, -TRACE_LIMIT, seconds]
+        args = [work.id, now + seconds, now, outcome.value, line, seconds]
         _CLOSE.join(pipe, keys, args)
 
     def _indexes(self, work: Work) -> list[str]:
@@ -136,7 +139,7 @@ class Records:
         with self._redis.pipeline(transaction=True) as pipe:
             for work_id, details in of.items():
                 keys = [self._keys.record(work_id), self._keys.trace(work_id)]
-                _TELL.join(pipe, keys, [_line(event, details), -TRACE_LIMIT, self._unfinished_seconds, *noted])
+                _TELL.join(pipe, keys, [_line(event, details), self._unfinished_seconds, *noted])
             pipe.execute()
 
     def fields(self, work_id: str) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from urllib.parse import quote
 
 from redis.client import Pipeline
@@ -13,7 +14,7 @@ from shared.models import EIP, IPAddress
 from shared.queue import WorkQueue
 from shared.settings import Settings
 from workers.owners import Owners, Ownership
-from workers.places import Places
+from workers.places import MOST_GATEWAYS, Places
 
 LONGEST_LABEL = 63
 LONGEST_SELECTOR = 4000
@@ -74,24 +75,24 @@ class Cluster(Places):
 
     def _eips_of(self, gateway: str) -> list[Object]:
         """At least the gateway's EIPs. The controller labels an EIP only after its address is on the gateway."""
-        if len(gateway) > LONGEST_LABEL:
-            return self._api.list_objects(EIPS)[0]
-        selector = self._all_but_others(gateway)
+        names = self.gateway_names()
+        selector = None if names is None else _all_but_others(names, gateway, LONGEST_SELECTOR)
         if selector is not None:
             return self._api.list_objects(EIPS, labelSelector=selector)[0]
+        if len(gateway) > LONGEST_LABEL:
+            return self._api.list_objects(EIPS)[0]
         # In this order: one that is labelled in between is in both lists; the other way round it would be in none.
         unlabelled, _ = self._api.list_objects(EIPS, labelSelector=f"!{GATEWAY_LABEL}")
         labelled, _ = self._api.list_objects(EIPS, labelSelector=f"{GATEWAY_LABEL}={gateway}")
         return labelled + unlabelled
 
-    def _all_but_others(self, gateway: str) -> str | None:
-        """Selects what is labelled with no other gateway's name, or not at all; None where that would be too long.
 
-        A gateway that has come since its name was asked for only makes the answer longer.
-        """
-        names = self.gateway_names()
-        if names is None:
-            return None
-        others = sorted(name for name in names - {gateway} if len(name) <= LONGEST_LABEL)
-        selector = f"{GATEWAY_LABEL} notin ({','.join(others)})" if others else ""
-        return selector if len(quote(selector)) <= LONGEST_SELECTOR else None
+@lru_cache(maxsize=MOST_GATEWAYS)
+def _all_but_others(names: frozenset[str], gateway: str, longest: int) -> str | None:
+    """Selects what is labelled with no other gateway's name, or not at all; None where that would be too long.
+
+    A gateway that has come since the names were asked for only makes the answer longer.
+    """
+    others = sorted(name for name in names - {gateway} if len(name) <= LONGEST_LABEL)
+    selector = f"{GATEWAY_LABEL} notin ({','.join(others)})" if others else ""
+    return selector if len(quote(selector)) <= longest else None

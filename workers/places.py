@@ -53,7 +53,7 @@ class Places:
         self._settings = settings
         self._subnets: dict[str, tuple[float, Subnet | None]] = {}
         self._gateways: dict[str, tuple[float, NatGateway]] = {}
-        self._running: dict[str, tuple[float, list[str], tuple[NatGateway, list[Pod]]]] = {}
+        self._pods: dict[str, tuple[float, list[str], list[Pod]]] = {}
         self._names: tuple[float, frozenset[str] | None] = (float("-inf"), None)
         self._base: OrderedDict[str, frozenset[IPAddress]] = OrderedDict()
         self._base_lock = threading.Lock()
@@ -68,8 +68,8 @@ class Places:
         Raises:
             NoActivePodError: none runs now.
         """
-        read_at, gateway = self._gateways.get(name, (float("-inf"), None))
-        if gateway is not None and time.monotonic() - read_at < UNCHANGED_SECONDS:
+        gateway = self._remembered(name)
+        if gateway is not None:
             # Where none of its pods runs any more, the gateway may be gone.
             with suppress(NoActivePodError):
                 return self._with_pods(gateway, namespaces)
@@ -83,9 +83,11 @@ class Places:
 
     def ran(self, name: str, namespaces: Collection[str]) -> tuple[NatGateway, list[Pod]] | None:
         """What `running` returned last, a minute ago at most; None where that is not known."""
-        read_at, searched, found = self._running.get(name, (float("-inf"), [], None))
-        fresh = found is not None and time.monotonic() - read_at < UNCHANGED_SECONDS
-        return found if fresh and searched == sorted(namespaces) else None
+        gateway = self._remembered(name)
+        read_at, named, pods = self._pods.get(name, (float("-inf"), [], []))
+        if gateway is None or time.monotonic() - read_at >= UNCHANGED_SECONDS or named != sorted(namespaces):
+            return None
+        return gateway, pods
 
     def gateways(self) -> list[NatGateway]:
         """Every gateway object; one that cannot be read is reported and left out."""
@@ -165,11 +167,15 @@ class Places:
         return {address for pod in pods for address in pod.told | self._base_addresses(pod.place, providers)}
 
     def _with_pods(self, gateway: NatGateway, namespaces: Collection[str]) -> tuple[NatGateway, list[Pod]]:
-        self._running.pop(gateway.name, None)
+        self._pods.pop(gateway.name, None)
         searched = self.namespaces(gateway, namespaces)
-        found = gateway, self.active_among(gateway, self.pod_objects(searched, self._app(gateway)), searched)
-        self._running[gateway.name] = (time.monotonic(), sorted(namespaces), found)
-        return found
+        pods = self.active_among(gateway, self.pod_objects(searched, self._app(gateway)), searched)
+        self._pods[gateway.name] = (time.monotonic(), sorted(namespaces), pods)
+        return gateway, pods
+
+    def _remembered(self, name: str) -> NatGateway | None:
+        read_at, gateway = self._gateways.get(name, (float("-inf"), None))
+        return gateway if time.monotonic() - read_at < UNCHANGED_SECONDS else None
 
     def _app(self, gateway: NatGateway) -> str:
         return f"{self._settings.gateway_pod_prefix}-{gateway.name}"
