@@ -8,7 +8,7 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -53,8 +53,20 @@ class Shell:
         before = len(self.shown.read_text())
         self._process.stdin.write(f"{line}\necho '{DONE}'\n")
         self._process.stdin.flush()
-        eventually(lambda: DONE in self.shown.read_text()[before:], f"{line} to end", 60)
+        self.wait_for(lambda: DONE in self.shown.read_text()[before:], f"{line} to end")
         return self.shown.read_text()[before:].partition(DONE)[0]
+
+    def logs(self) -> dict[str, str]:
+        """By name, what there is to read by now: what was shown, and the logs of what runs in the background."""
+        return {log.name: log.read_text() for log in (self.shown, *self.shown.parent.glob("*.log"))}
+
+    def wait_for(self, condition: Callable[[], object], what: str) -> None:
+        """Wait until a condition gives something true; where it does not, all that there is to read is told."""
+        try:
+            eventually(condition, what, 60)
+        except AssertionError as error:
+            told = "\n".join(f"--- {name}\n{text}" for name, text in self.logs().items())
+            raise AssertionError(f"{error}\n{told}") from error
 
     def close(self) -> None:
         assert self._process.stdin is not None
@@ -93,10 +105,10 @@ def test_it_goes_as_it_is_told(readme: str, shell: Shell, tmp_path: Path) -> Non
         answers.append((line, shell.type(here), told))
         for part, seen in AFTER.items():
             if f" {part} " in line:
-                logs = [shell.shown, *tmp_path.glob("*.log")]
-                eventually(lambda: any(seen in log.read_text() for log in logs), seen, 60)  # noqa: B023 - at once
+                # A log is there only once its command has begun.
+                shell.wait_for(lambda: any(seen in log for log in shell.logs().values()), seen)  # noqa: B023 - at once
         if "delete eip" in line:
-            eventually(lambda: "=> reclaimed" in shell.type("eip-reclaimer trace eip1"), "the outcome", 60)
+            shell.wait_for(lambda: "=> reclaimed" in shell.type("eip-reclaimer trace eip1"), "the outcome")
     looks = [shown for line, shown, _ in answers if "ip -br addr" in line]
     assert [re.findall(r"10\.1\.69\.20\d", look) for look in looks] == [["10.1.69.205", "10.1.69.206"], ["10.1.69.206"]]
     # What is shown of the rest has times, ids and indices of another day.
