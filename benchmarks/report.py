@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -99,10 +100,12 @@ def _rows(rows: dict[str, dict[str, Any]]) -> str:
 
 def _machine(facts: dict[str, Any]) -> str:
     load = ", ".join(map(str, facts["load when it began"]))
+    speed = facts["a million additions before and after, ms"]
     return (
         f"*{facts['date']}: {facts['cores']} cores of {facts['processor']}, {facts['memory GiB']} GiB, "
         f"{facts['kernel']}, "
-        f"Python {facts['python']}, {facts['server']}; load when it began {load}.*"
+        f"Python {facts['python']}, {facts['server']}; load when it began {load}; a million additions in "
+        f"Python, before and after, {statistics.median(speed):.0f} ms ({min(speed):.0f} … {max(speed):.0f}).*"
     )
 
 
