@@ -167,6 +167,19 @@ def test_a_container_that_answers_wrongly(
     assert said in read(driver, pod)
 
 
+def test_a_container_that_says_more_than_it_is_asked_for(pods: Pods, driver: ExecDriver, pod: GatewayPod) -> None:
+    pods.command[pod.uid] = [
+        "bash",
+        "-c",
+        'printf \'[{"ifname": "net1"}]\\n[]\\n[{"ifname": "net1"}]\\n\'; read -r -t 5 _',
+        "bash",
+    ]
+    with driver.open(pod) as gateway:
+        assert gateway.read().addresses == ()
+        with pytest.raises(GatewayUnreachableError, match="said more than it was asked for"):
+            gateway.read()
+
+
 @pytest.mark.parametrize("shell", ["seq 15000", "seq 15000 | tr -d '\\n'"])
 def test_a_container_that_does_not_stop_answering(
     pods: Pods, driver: ExecDriver, pod: GatewayPod, shell: str, monkeypatch: pytest.MonkeyPatch

@@ -61,7 +61,8 @@ class PodExec:
         """Write to the command's standard input, when all that it said before has been read."""
         if self._output:
             raise GatewayUnreachableError(
-                f"pod {self._where} said more than it was asked for: {bytes(self._output[:500])!r}"
+                f"pod {self._where} said more than it was asked for ({bytes(self._output[:500])!r}): "
+                "look what `ip` and `bash` are there"
             )
         try:
             self._socket.settimeout(self._timeout)
