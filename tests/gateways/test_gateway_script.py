@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.kernel
 
 
-def start(netns: NetworkNamespace, wait: str = "5") -> subprocess.Popen[str]:
+def start(netns: NetworkNamespace, wait: str = "5", *variables: str) -> subprocess.Popen[str]:
     pipe = subprocess.PIPE
     # setsid, because a container's command is not part of the worker's session either.
-    argv = netns.command(["bash", "-c", script(), "gateway", wait])
+    argv = netns.command(["env", *variables, "bash", "-c", script(), "gateway", wait])
     return subprocess.Popen(argv, stdin=pipe, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
 
 
@@ -190,6 +190,17 @@ def test_a_step_that_is_none_is_told_and_nothing_shown_at_once(gateway: NetworkN
     assert shown_at_once(process, "del net1 10.1.69.205/24\ngo 2 show\n") == ["error 1 steps arrived of 2 show"]
     assert shown_at_once(process, "go 0 show; reboot\n") == ["error 0 steps arrived of 0 show; reboot"]
     assert "10.1.69.205/24" in gateway.ip("addr")
+
+
+def test_what_the_containers_environment_has_is_nothing_to_it(gateway: NetworkNamespace) -> None:
+    flush = "addr flush dev net1"
+    names = ("standing", "unused", "gathered", "steps", "former", "last", "last_word", "lists", "text")
+    process = start(gateway, "5", *(f"{name}={flush}" for name in names))
+    before = real_kernel.everything(gateway)
+    assert shown_at_once(process, "show\n") == answer(process, "read\n") == shown_at_once(process, "show\n")
+    assert answer(process, "go 0 read\n") == answer(process, "read\n")
+    assert ask(process, "go 0 sho\n") == "error 0 steps arrived of 0 sho"
+    assert real_kernel.everything(gateway) == before
 
 
 @pytest.mark.parametrize("end", ["bye", signal.SIGKILL])

@@ -25,11 +25,13 @@ standby() {
   exec {standing}> >(ip -N -j -batch - 2>/dev/null || echo ended)
   unused=1
 }
+standing=
 standby
 
 wait=$1
 conf=/proc/sys/net/ipv4/conf
 steps=()
+gathered=()
 declare -A former=()
 name='[A-Za-z0-9_][A-Za-z0-9_.:-]*'
 ip='[0-9A-Fa-f.:]+'
