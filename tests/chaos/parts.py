@@ -55,6 +55,8 @@ class Sizes:
     slots: int = 60
     slow: float = 0.2
     """How many acts of workers begin late, so that races are really run."""
+    late: tuple[float, float] = (0.2, 0.8)
+    """Seconds by which they do, at least and at most."""
     without: str = ""
     """A safeguard of the product that is switched off."""
 
@@ -151,6 +153,7 @@ class Parts:
             ),
             "CHAOS_WITHOUT": self._sizes.without,
             "CHAOS_SLOW": str(self._sizes.slow),
+            "CHAOS_LATE": "{}-{}".format(*self._sizes.late),
         }
 
     def _add_gateways(self) -> None:

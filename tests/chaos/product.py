@@ -1,7 +1,8 @@
 """The product's processes as the torture runs them: `python -m tests.chaos.product producer|worker DIRECTORY`.
 
 A producer is just that. A worker notes in DIRECTORY/acts-N.jsonl, where N is CHAOS_PROCESS, when it had a gateway open
-and when it changed it, and is slow between its look and its act, as often as CHAOS_SLOW says, so that races are really run.
+and when it changed it, and is slow between its look and its act, as often as CHAOS_SLOW says, so that races are really run;
+CHAOS_LATE says how late, in seconds: from-to.
 CHAOS_WITHOUT switches one of the product's safeguards off, to see that the referee notices.
 """
 
@@ -37,8 +38,6 @@ from workers.gateways.interface import Driver, Fence, Gateway, GatewayPod, Snaps
 from workers.lock import GatewayLock
 from workers.owners import Owners
 
-SLOW_SECONDS = (0.2, 0.8)
-"""How late an act begins that is slow."""
 _numbers = itertools.count()
 """Over all drivers of this process: a worker that starts again has a new one."""
 MUTATIONS = ("owner-check", "second-look", "lock", "transaction")
@@ -58,7 +57,8 @@ class WitnessedDriver:
         self.enters_by_uid = driver.enters_by_uid
         self.changed = _Changed()
         self._driver = driver
-        self.slow = float(os.environ["CHAOS_SLOW"])
+        self._slow = float(os.environ["CHAOS_SLOW"])
+        self._late = [float(seconds) for seconds in os.environ["CHAOS_LATE"].split("-")]
         # Not the process id: those come again.
         self._process = int(os.environ["CHAOS_PROCESS"])
         self._notes = (directory / f"acts-{self._process}.jsonl").open("a", buffering=1)
@@ -77,6 +77,11 @@ class WitnessedDriver:
     def close(self) -> None:
         self._driver.close()
 
+    def hesitate(self) -> None:
+        """Be slow before the first change of a gateway: what is put right at once has nothing to wait for."""
+        if not self.changed.is_so and random.random() < self._slow:
+            time.sleep(random.uniform(*self._late))
+
     def note(self, number: int, what: str, **more: Any) -> None:
         self._notes.write(json.dumps({"act": number, "what": what, "at": time.time(), **more}) + "\n")
 
@@ -93,8 +98,7 @@ class _WitnessedGateway:
     def carry_out(self, steps: Sequence[Step], fence: Fence) -> Snapshot:
         if not steps:
             return self._gateway.read()
-        if not self._driver.changed.is_so and random.random() < self._driver.slow:
-            time.sleep(random.uniform(*SLOW_SECONDS))
+        self._driver.hesitate()
 
         def passed() -> None:
             fence()

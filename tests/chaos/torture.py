@@ -33,6 +33,8 @@ class Plan:
     """Only these faults strike."""
     slow: float = 0.2
     """How many acts of workers begin late."""
+    late: tuple[float, float] = Sizes.late
+    """Seconds by which they do, at least and at most."""
     without: str = ""
     """A safeguard of the product that is switched off."""
 
@@ -40,7 +42,7 @@ class Plan:
     def sizes(self) -> Sizes:
         """What is started."""
         slots = self.gateways * SLOTS_PER_GATEWAY
-        return Sizes(self.eips, self.gateways, slots=slots, slow=self.slow, without=self.without)
+        return Sizes(self.eips, self.gateways, slots=slots, slow=self.slow, late=self.late, without=self.without)
 
     @property
     def faults(self) -> list[Fault]:
