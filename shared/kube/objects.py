@@ -9,6 +9,7 @@ import json
 import re
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Any
 
@@ -37,19 +38,18 @@ def read_eip(obj: object) -> EIP:
     if not gateway:
         raise MalformedObjectError(f"{where} names no gateway in spec.natGwDp")
     subnet, namespace = _text(spec, "externalSubnet"), _text(spec, "namespace")
-    for value in filter(None, (gateway, subnet, namespace)):
-        if not _NAME.fullmatch(value):
+    for value in (gateway, subnet, namespace):
+        if value and not _can_be_name(value):
             raise MalformedObjectError(f"{where}: {value!r} cannot be an object's name")
-    claimed = [_text(spec, "v4ip"), _text(spec, "v6ip"), *_text(status, "ip").split(",")]
     try:
-        addresses = {parse_address(text.strip()) for text in claimed if text.strip()}
+        addresses = _claimed(_text(spec, "v4ip"), _text(spec, "v6ip"), _text(status, "ip"))
     except ValueError as error:
         raise MalformedObjectError(f"{where}: {error}") from None
     return EIP(
         uid=uid,
         name=name,
         gateway=gateway,
-        addresses=tuple(str(address) for address in sorted(addresses, key=lambda a: (a.version, int(a)))),
+        addresses=addresses,
         subnet=subnet,
         namespace=namespace,
         ready=status.get("ready") is True,
@@ -59,6 +59,23 @@ def read_eip(obj: object) -> EIP:
         resource_version=int(version),
         created=_seconds(metadata.get("creationTimestamp")),
     )
+
+
+@lru_cache(maxsize=1 << 10)
+def _can_be_name(text: str) -> bool:
+    return _NAME.fullmatch(text) is not None
+
+
+@lru_cache(maxsize=1 << 14)
+def _claimed(v4ip: str, v6ip: str, ip: str) -> tuple[str, ...]:
+    """The addresses that an EIP claims in fields of these names, each once, as canonical text.
+
+    Raises:
+        ValueError: what it claims is none.
+    """
+    texts = (text.strip() for text in (v4ip, v6ip, *ip.split(",")))
+    addresses = {parse_address(text) for text in texts if text}
+    return tuple(str(address) for address in sorted(addresses, key=lambda a: (a.version, int(a))))
 
 
 def claimed_texts(obj: object) -> set[str]:

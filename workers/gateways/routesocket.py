@@ -73,37 +73,15 @@ class RouteSocket:
     def links(self) -> dict[int, tuple[str, bool | None]]:
         """By index, each interface's name and its promote_secondaries, None where it has no IPv4."""
         body = _LINK.pack(0, 0, 0, 0, 0, 0) + _attribute(_IFLA_EXT_MASK, struct.pack("=I", _RTEXT_FILTER_SKIP_STATS))
-        found: dict[int, tuple[str, bool | None]] = {}
-        for message in self._dump(RTM_GETLINK, body):
-            index = _LINK.unpack_from(message, _HEADER.size)[3]
-            attributes = dict(_attributes(message, _HEADER.size + _LINK.size, len(message)))
-            families = dict(_attributes(attributes.get(_IFLA_AF_SPEC, b"")))
-            values = dict(_attributes(families.get(AF_INET, b""))).get(_IFLA_INET_CONF)
-            knob = None if values is None else struct.unpack_from("=I", values, 4 * (_PROMOTE_SECONDARIES - 1))[0] != 0
-            found[index] = (attributes[_IFLA_IFNAME].rstrip(b"\0").decode(), knob)
-        return found
+        return dict(_link(message[_HEADER.size :]) for message in self._dump(RTM_GETLINK, body))
 
     def addresses(self, names: dict[int, str]) -> list[Address]:
         """The addresses on interfaces of these indexes, in the kernel's order."""
         found = []
         for message in self._dump(RTM_GETADDR, _ADDRESS.pack(0, 0, 0, 0, 0)):
-            family, length, flags, scope, index = _ADDRESS.unpack_from(message, _HEADER.size)
-            if family not in FAMILIES or index not in names:
-                continue
-            attributes = dict(_attributes(message, _HEADER.size + _ADDRESS.size, len(message)))
-            address, local = attributes[_IFA_ADDRESS], attributes.get(_IFA_LOCAL)
-            if _IFA_FLAGS in attributes:
-                (flags,) = struct.unpack("=I", attributes[_IFA_FLAGS])
-            found.append(
-                Address(
-                    interface=names[index],
-                    ip=_ip(local or address),
-                    prefix_length=length,
-                    secondary=family == AF_INET and bool(flags & IFA_F_SECONDARY),
-                    scope=word(SCOPES, scope),
-                    peer=_ip(address) if local is not None and address != local else None,
-                )
-            )
+            family, _, _, _, index = _ADDRESS.unpack_from(message, _HEADER.size)
+            if family in FAMILIES and index in names:
+                found.append(_address(message[_HEADER.size :], names[index]))
         return found
 
     def unicast_routes(self, family: int) -> Iterator[bytes]:
@@ -174,9 +152,37 @@ class RouteSocket:
                 start += _aligned(length)
 
 
+# What a message says follows from its bytes alone. Those are the same for as long as what it tells of is; its header is
+# not, which names the request.
+
+
+@lru_cache(maxsize=1 << 10)
+def _link(message: bytes) -> tuple[int, tuple[str, bool | None]]:
+    """Index, name and promote_secondaries of an interface, as an RTM_NEWLINK without its header tells them."""
+    index = _LINK.unpack_from(message)[3]
+    attributes = dict(_attributes(message, _LINK.size))
+    families = dict(_attributes(attributes.get(_IFLA_AF_SPEC, b"")))
+    values = dict(_attributes(families.get(AF_INET, b""))).get(_IFLA_INET_CONF)
+    knob = None if values is None else struct.unpack_from("=I", values, 4 * (_PROMOTE_SECONDARIES - 1))[0] != 0
+    return index, (attributes[_IFLA_IFNAME].rstrip(b"\0").decode(), knob)
+
+
 @lru_cache(maxsize=1 << 14)
-def _ip(packed: bytes) -> IPAddress:
-    return ip_address(packed)
+def _address(message: bytes, interface: str) -> Address:
+    """An address of an interface, as an RTM_NEWADDR without its header tells it."""
+    family, length, flags, scope, _ = _ADDRESS.unpack_from(message)
+    attributes = dict(_attributes(message, _ADDRESS.size))
+    address, local = attributes[_IFA_ADDRESS], attributes.get(_IFA_LOCAL)
+    if _IFA_FLAGS in attributes:
+        (flags,) = struct.unpack("=I", attributes[_IFA_FLAGS])
+    return Address(
+        interface=interface,
+        ip=ip_address(local or address),
+        prefix_length=length,
+        secondary=family == AF_INET and bool(flags & IFA_F_SECONDARY),
+        scope=word(SCOPES, scope),
+        peer=ip_address(address) if local is not None and address != local else None,
+    )
 
 
 def _raise_for(message: bytes) -> None:
@@ -200,10 +206,9 @@ def _attribute(kind: int, value: bytes) -> bytes:
     return _ATTRIBUTE.pack(length, kind) + value + bytes(_aligned(length) - length)
 
 
-def _attributes(data: bytes, start: int = 0, end: int | None = None) -> Iterator[tuple[int, bytes]]:
-    """Kind and value of each attribute between two places."""
-    end = len(data) if end is None else end
-    while start + _ATTRIBUTE.size <= end:
+def _attributes(data: bytes, start: int = 0) -> Iterator[tuple[int, bytes]]:
+    """Kind and value of each attribute from a place on."""
+    while start + _ATTRIBUTE.size <= len(data):
         length, kind = _ATTRIBUTE.unpack_from(data, start)
         if length < _ATTRIBUTE.size:
             raise ValueError("a netlink attribute that is shorter than its header")
