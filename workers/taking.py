@@ -78,7 +78,10 @@ for number = 2, #KEYS do
         start = start + 50
     end
 end
-return passed
+-- In the same moment, so that no job comes unseen between this look and the next.
+local none = {passed}
+for number = 2, #KEYS do none[number] = redis.call('LRANGE', KEYS[number], -1, -1) end
+return none
 """
 )
 
@@ -112,6 +115,8 @@ class Taker:
         self._args = [keys.record(""), keys.lock(""), keys.taken(""), int(1000 * TAKEN_SECONDS)]
         self._passed = 0
         """How many jobs the last look passed over."""
+        self._last: list[list[bytes]] = []
+        """Each queue's last job at that moment, if it has one."""
 
     def take(self, pipe: Pipeline) -> tuple[Job, Queue] | None:
         """The next job that can be worked on now; None where there is none.
@@ -131,8 +136,8 @@ class Taker:
             taken = pipe.execute()[-1]
             if taken == b"suspended":
                 raise SuspendedError
-            if isinstance(taken, int):
-                self._passed = taken
+            if isinstance(taken[0], int):
+                self._passed, self._last = taken[0], taken[1:]
                 return None
             found = self._read(taken[0].decode(), taken[1].decode(), taken[2])
             if found is not None:
@@ -160,10 +165,10 @@ class Taker:
 
     def _more_comes(self, seconds: float) -> bool:
         """Whether another job comes behind those of busy gateways; when a gateway is free again, nobody says so."""
-        until, last = time.monotonic() + seconds, self._last_jobs()
+        until = time.monotonic() + seconds
         while (left := until - time.monotonic()) > 0:
             time.sleep(min(NEWS_PAUSE, left))
-            if self._last_jobs() != last:
+            if self._last_jobs() != self._last:
                 return True
         return False
 
