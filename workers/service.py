@@ -32,7 +32,7 @@ from workers.worker import ReclaimWorker, worker_name
 log = get_logger(__name__)
 
 RECONNECT_SECONDS = 2.0
-SWITCH_SECONDS = 0.0005
+SWITCH_SECONDS = 0.0002
 """How long one thread may compute while another could go on. A job is some thirty short answers to wait for, and after
 each it would wait so long for a thread that works on a large gateway; Python's own 5 ms would make it wait for 150."""
 

@@ -63,9 +63,9 @@ log = get_logger(__name__)
 
 WAIT_SECONDS = 1
 """How late a worker without a job ends when it is told to."""
-ALONE_SECONDS = 0.01
-"""How long a job that was waited for has the interpreter to itself: as long as a release over netlink takes. A thread
-that looked for the next one meanwhile would take a tenth of that time from it, for nothing on a quiet day."""
+ALONE_SECONDS = 0.006
+"""How long a job that was waited for has the interpreter to itself: about as long as it takes over netlink until the
+address is gone. A thread that looked for the next job meanwhile would take a tenth of that time from it."""
 HEARTBEAT_SECONDS = 5.0
 IDLE_SECONDS = 30.0
 """A thread without a job for so long lets go of what its driver keeps open."""
