@@ -28,6 +28,7 @@ from shared.models import Release
 from tests.conftest import variables
 from tests.measuring import MeasuredStage
 from tests.prepared import add_addresses
+from tests.vouched import is_vouched, vouch
 
 EIPS = BY_PATH["kubeovn.io", "iptables-eips"]
 SUBNET, CIDR, ROUTER, LENGTH = "external", "10.64.0.0/12", "10.79.255.254", 12
@@ -145,7 +146,9 @@ class Field(MeasuredStage):
         started += [self.launch(f"worker-{n}", "cli", "worker", **settings) for n in range(workers)]
         try:
             if producers:
-                self.wait_for(lambda: redis.exists(self.work_queue.keys.checkpoint), "the producer's list")
+                self.wait_for(lambda: is_vouched(self.work_queue), "the producer to have caught up")
+            else:
+                vouch(self.work_queue)
             self.wait_for(lambda: Worker.count(connection=redis) >= workers, "the workers")
             yield started
         finally:

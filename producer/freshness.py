@@ -57,6 +57,16 @@ class _Evidence:
     """When the watch should have told of it, at the earliest; on the monotonic clock."""
 
 
+@dataclass(frozen=True, slots=True)
+class _End:
+    """Where the API's events ended."""
+
+    version: int
+    """No event is later than it."""
+    asked_at: float
+    """That was so at this moment, or later; on the monotonic clock."""
+
+
 class Freshness:
     """Asks beside one producer's watch. `run` it in a thread of its own."""
 
@@ -65,6 +75,9 @@ class Freshness:
         self._followed: _Followed | None = None
         self._evidence: _Evidence | None = None
         self._probe_error: str | None = None
+        self._end: _End | None = None
+        self._end_wanted = False
+        self._soon = threading.Event()
         WATCH_BEHIND.set_function(lambda: self.behind)
 
     def following(self, batches: Iterator[list[Object]], position: int) -> Iterator[list[Object]]:
@@ -80,7 +93,7 @@ class Freshness:
         """The watch has ended; with `history_gone`, versions before say nothing about what comes."""
         self._followed = None
         if history_gone:
-            self._evidence = None
+            self._evidence = self._end = None
 
     def expect_live(self) -> None:
         """See that the watch tells what the API has.
@@ -110,10 +123,28 @@ class Freshness:
             return "the watch has not told an event yet that the API has"
         return None
 
+    def end_of_events(self, since: float) -> int | None:
+        """A resourceVersion after which the API had no events at some moment past `since` (on the monotonic clock).
+
+        None where that is not known yet; it is asked for then.
+        """
+        if self._end is not None and self._end.asked_at >= since:
+            return self._end.version
+        self._end_wanted = True
+        self._soon.set()
+        return None
+
     def run(self, stop: threading.Event) -> None:
-        """Ask every few seconds until told to stop."""
-        while not stop.wait(PROBE_SECONDS):
-            self.probe()
+        """Ask every few seconds until told to stop, and `wake`d."""
+        while not stop.is_set():
+            self._soon.wait(PROBE_SECONDS)
+            self._soon.clear()
+            if not stop.is_set():
+                self.probe()
+
+    def wake(self) -> None:
+        """Let `run` look whether it was told to stop."""
+        self._soon.set()
 
     def probe(self) -> None:
         """Ask once, where there is a watch to compare with."""
@@ -121,9 +152,15 @@ class Freshness:
         if followed is None:
             self._probe_error = None
             return
-        asked_at = followed.position
+        began, asked_at = time.monotonic(), followed.position
         try:
+            if self._end_wanted:
+                # Where events come all the time the second watch does not tell where they end.
+                self._end = _End(self._api.version_of(EIPS), began)
+                self._end_wanted = False
             version = self._first_event_after(asked_at)
+            if version is None:
+                self._end = _End(asked_at, began)
         except HistoryGoneError:
             # Where the events since then are gone, nothing can be told of them; the watch itself may go on.
             version = None

@@ -10,7 +10,8 @@ List once, then watch from there on; the position is committed with the work tha
 - Redis does not answer: go on watching, and commit all of it once Redis does;
 - Redis came back older: publish again what it forgot of ours, then follow again from where it had come to. What is
   held in memory here counts as known, so that, where those events are gone and a list has to do, an EIP which that
-  Redis never heard of, and which is gone by now, is not lost;
+  Redis never heard of, and which is gone by now, is not lost; whatever it came back with, workers take nothing away
+  before a producer has caught up with the API (`producer.vouching`);
 - a list that cannot be right: the brake holds back what is missing from it (`producer.lists`), and all goes on with
   what it shows, or an EIP that comes and goes meanwhile would be lost;
 - this process dies: the next one resumes from the committed position.
@@ -34,6 +35,7 @@ from producer.freshness import Freshness, WatchStalledError
 from producer.lists import BrakeEngagedError, Lists
 from producer.memory import Memory
 from producer.stream import EventStream
+from producer.vouching import Vouching
 from shared.endpoint import Pulse
 from shared.errors import TransientError
 from shared.inventory import Inventory, RedisWentBackError
@@ -89,6 +91,7 @@ class Producer:
         self._settings = settings
         self._memory = Memory(inventory)
         self._lists = Lists(api, inventory, self._memory, brake, settings, events)
+        self._vouching = Vouching(inventory, self.freshness, brake)
         self._backlog: list[Change] = []
         self._position: int | None = None
         """The last event seen; what is in the backlog is not committed yet."""
@@ -117,6 +120,7 @@ class Producer:
             self._run(stop)
         finally:
             ended.set()
+            self.freshness.wake()
 
     def _run(self, stop: threading.Event) -> None:
         pause = SHORTEST_PAUSE
@@ -197,7 +201,9 @@ class Producer:
         """Watch until the request ends, committing what comes."""
         assert self._position is not None
         batches = self._api.watch(EIPS, self._position, self._settings.watch_timeout)
-        began = verified = time.monotonic()
+        began = time.monotonic()
+        # At once: from what Redis says it follows whether this producer has to vouch for the inventory.
+        verified = began - HEARTBEAT_SECONDS
         with EventStream(self.freshness.following(batches, self._position)) as stream:
             while not stop.is_set():
                 self.pulse.beat()
@@ -213,6 +219,8 @@ class Producer:
                     verified = time.monotonic()
                     if self.redis_trouble is None:
                         self._lists.check_now_and_then()
+                if self.redis_trouble is None and self._vouching.is_due(self._position):
+                    self._commit_backlog()
 
     def _take_in(self, batch: list[Object]) -> None:
         if batch:

@@ -21,6 +21,7 @@ from shared.difference import Difference, difference
 from shared.errors import ReclaimerError, WrongClusterError
 from shared.models import EIP, Confirmation
 from shared.scripts import Script
+from shared.vouching import RUN_ID
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -37,20 +38,22 @@ TOMBSTONE_SECONDS = 7 * 86400
 PRODUCER_SECONDS = 86400
 """A producer that has committed nothing for so long is dead: each does every few seconds."""
 
-_LOOK = Script("""
-local producer, uids = ARGV[1], {unpack(ARGV, 2)}
-local eips, released = {}, {}
+_LOOK = Script(f"""
+local producer, uids = ARGV[1], {{unpack(ARGV, 2)}}
+local eips, released = {{}}, {{}}
 if #uids > 0 then
     eips = redis.call('HMGET', KEYS[3], unpack(uids))
     released = redis.call('ZMSCORE', KEYS[4], unpack(uids))
 end
-return {
+return {{
     redis.call('GET', KEYS[1]),
     redis.call('HGET', KEYS[2], producer),
     eips,
     released,
-    redis.call('HGET', KEYS[5], 'resource_version')
-}
+    redis.call('HGET', KEYS[5], 'resource_version'),
+    redis.call('GET', KEYS[6]),
+    {RUN_ID}
+}}
 """)
 """All that a commit is decided on in one answer: each of them would be waited for."""
 
@@ -84,6 +87,12 @@ class Inventory:
         """When the API told this producer something last, seconds since the epoch; left with each commit."""
         self.trouble: str | None = None
         """Why this producer cannot follow the API, in words; left with each commit."""
+        self.run = ""
+        """Run id of the server process that the last commit met (`shared.vouching`); empty before the first."""
+        self.vouched = True
+        """Whether a producer has vouched for the inventory in that process."""
+        self.vouches_for: str | None = None
+        """The server process for which this producer vouches from now on; left with the next commit there."""
         self._version: int | None = None
         """The position of the last commit."""
         self._at_step = at_step
@@ -149,6 +158,9 @@ class Inventory:
                         if gap:
                             pipe.set(self._keys.gap, position)
                     mark = self._leave_mark(pipe, resource_version)
+                    vouches = not self.vouched and self.vouches_for == self.run
+                    if vouches:
+                        pipe.set(self._keys.vouched, self.run)
                     self._at_step("execute")
                     pipe.execute()
                 except WatchError:
@@ -156,6 +168,7 @@ class Inventory:
                     continue
             self._marks = {mark}
             self._version = resource_version or self._version
+            self.vouched |= vouches
             self._at_step("committed")
             return result
 
@@ -204,6 +217,7 @@ class Inventory:
                 for address in eip.addresses:
                     pipe.srem(self._keys.owners(eip.gateway, address), eip.uid)
             pipe.delete(self._keys.inventory, self._keys.tombstones, self._keys.checkpoint, self._keys.gap)
+            pipe.delete(self._keys.vouched)
             pipe.execute()
 
     def all(self) -> dict[str, EIP]:
@@ -229,12 +243,13 @@ class Inventory:
         """
         keys = [
             *(self._keys.cluster, self._keys.producers, self._keys.inventory),
-            *(self._keys.tombstones, self._keys.checkpoint),
+            *(self._keys.tombstones, self._keys.checkpoint, self._keys.vouched),
         ]
-        cluster, mark, eips, released, checkpoint = _LOOK.ask(pipe, keys, [self.producer, *uids])
+        cluster, mark, eips, released, checkpoint, vouched, run = _LOOK.ask(pipe, keys, [self.producer, *uids])
         _expect(cluster, self.work_queue, self.cluster)
         if _mark_in(mark) not in self._marks:
             raise RedisWentBackError("Redis does not know the last commit of this producer: it came back older")
+        self.run, self.vouched = run.decode(), vouched == run
         return _by_uid(uids, eips), _with_score(uids, released), int(checkpoint or 0)
 
     def _known(self, pipe: Pipeline, uids: list[str]) -> dict[str, EIP]:

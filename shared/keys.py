@@ -52,6 +52,11 @@ class Keys:
         return f"{self.prefix}:producers"
 
     @property
+    def vouched(self) -> str:
+        """String: run id of the Redis server process in which a producer has vouched for the inventory."""
+        return f"{self.prefix}:vouched"
+
+    @property
     def brake(self) -> str:
         """String: JSON saying why the brake is engaged; absent when it is not."""
         return f"{self.prefix}:brake"

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 API_SILENT_SECONDS = 600.0
 """The API sends a bookmark each minute or so, and a watch ends after EIP_RECLAIMER_WATCH_TIMEOUT."""
+UNVOUCHED_SECONDS = 60.0
+"""A producer that can follow the API has caught up within a few."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,8 +162,20 @@ def needs_of(
     failures: Iterable[FailureGroup],
     brake: BrakeState | None,
     audits: Iterable[AuditStatus],
+    unvouched_for: float | None,
 ) -> Iterable[Need]:
-    """What needs a person, the worst first."""
+    """What needs a person, the worst first.
+
+    Args:
+        now: seconds since the epoch.
+        queues: all of them, and so on.
+        producers: likewise.
+        workers: likewise.
+        failures: likewise.
+        brake: its state, where it is engaged.
+        audits: the last one of each gateway.
+        unvouched_for: seconds since Redis was started, where no producer has vouched for the inventory since then.
+    """
     living = [producer for producer in producers if producer.alive]
     served = {name for worker in workers if worker.alive for name in worker.queues}
     if not living:
@@ -170,6 +184,9 @@ def needs_of(
         yield Need(f"no producer can follow the Kubernetes API: {living[0].trouble}", "look at the API server")
     elif all(now - (producer.heard_at or producer.committed_at) > API_SILENT_SECONDS for producer in living):
         yield Need("no producer hears anything from the Kubernetes API", "look at the producers' logs and the API")
+    if living and unvouched_for is not None and unvouched_for > UNVOUCHED_SECONDS:
+        why = "no producer has caught up with the API since Redis was started: nothing is taken away before one has"
+        yield Need(why, "look at the producers' logs" if brake is None else "eip-reclaimer brake show")
     if not served:
         yield Need("no worker lives: nothing is reclaimed before one does", "eip-reclaimer worker")
     for queue in queues:

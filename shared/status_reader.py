@@ -69,7 +69,10 @@ class StatusReader:
             pipe.get(self._keys.cluster)
             pipe.hlen(self._keys.inventory)
             pipe.hgetall(self._keys.checkpoint)
-            cluster, known, checkpoint = pipe.execute()
+            pipe.get(self._keys.vouched)
+            pipe.info("server")
+            cluster, known, checkpoint, vouched, server = pipe.execute()
+        is_vouched = vouched is not None and vouched.decode() == server["run_id"]
         return Status(
             at=now,
             cluster=cluster.decode() if cluster else None,
@@ -84,7 +87,12 @@ class StatusReader:
             failures=failures,
             brake=brake,
             audits=audits,
-            needs=tuple(needs_of(now, queues, producers, workers, failures, brake, audits)),
+            needs=tuple(
+                needs_of(
+                    *(now, queues, producers, workers, failures, brake, audits),
+                    unvouched_for=None if is_vouched else server["uptime_in_seconds"],
+                )
+            ),
         )
 
     def queues(self) -> tuple[QueueStatus, ...]:

@@ -34,6 +34,7 @@ from shared.models import Release
 from shared.queue import WorkQueue
 from shared.settings import Settings, load_settings
 from tests.image import engine
+from tests.vouched import vouch
 from tests.waiting import eventually
 from workers.service import build_worker
 from workers.worker import ReclaimWorker
@@ -81,7 +82,9 @@ def settings(server: ValkeyServer) -> Settings:
 
 @pytest.fixture
 def work_queue(settings: Settings, redis: Redis) -> WorkQueue:
-    return WorkQueue(connect(settings), settings)
+    made = WorkQueue(connect(settings), settings)
+    vouch(made)
+    return made
 
 
 @pytest.fixture
@@ -111,6 +114,8 @@ class Product:
         self.settings: Settings = load_settings(**{**where, **quick, **settings})
         self.api = KubeApi(self.settings)
         self.work_queue = WorkQueue(connect(self.settings), self.settings)
+        # Many tests have no producer that could.
+        vouch(self.work_queue)
         self.records = self.work_queue.records
         self.brake = Brake(self.work_queue, self.settings)
         self.producers: list[Producer] = []

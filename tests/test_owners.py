@@ -12,6 +12,7 @@ from shared.models import Confirmation, Outcome
 from tests.absence import AbsenceWatch
 from tests.conftest import GATEWAY, Product, release
 from tests.interposed import InterposedDriver
+from tests.vouched import vouch
 from tests.waiting import eventually
 from workers import service
 
@@ -130,6 +131,52 @@ def test_an_owner_that_stays_hidden_for_longer_than_releases_wait_has_its_addres
     assert ADDRESS in cluster.addresses(GATEWAY)
 
 
+def test_nothing_is_taken_away_while_nobody_vouches_for_the_inventory(
+    leak: Callable[..., Product], cluster: SandboxCluster
+) -> None:
+    product = leak()
+    cluster.create_eip("new", GATEWAY, ADDRESS)
+    uid = eventually(lambda: uid_known(product, "new"), "the producer to know it")
+    product.close()
+    # Redis was started anew and forgot it, and the API's lists lack it: nobody knows of an owner.
+    product.work_queue.redis.hdel(product.work_queue.keys.inventory, uid)
+    product.work_queue.redis.delete(product.work_queue.keys.owners(GATEWAY, ADDRESS))
+    product.work_queue.redis.set(product.work_queue.keys.vouched, "the server before")
+    cluster.server.faults.partial_lists(0.0, prefix=EIPS)
+    with watch(cluster) as absences:
+        wait_until_postponed(product, *product.records.find("old"))
+        ask_to_confirm(product, "confirm-1")
+        wait_until_postponed(product, "confirm-1")
+        assert product.outcomes("old") == [None]
+        # A producer that has caught up knows better.
+        cluster.server.faults.clear()
+        product.start_producer()
+        assert product.finish("old") == ["reassigned"]
+        product.work_until(lambda: product.records.outcome("confirm-1"), "the confirmation")
+        assert absences.stop() == []
+    assert product.records.outcome("confirm-1") == Outcome.REASSIGNED
+
+
+def test_what_was_taken_away_goes_back_when_nobody_vouches_for_the_inventory_any_more(
+    leak: Callable[..., Product],
+    cluster: SandboxCluster,
+    before_change: Callable[[Callable[[], object]], None],
+) -> None:
+    product = leak()
+    product.close()
+    keys = product.work_queue.keys
+    before_change(lambda: product.work_queue.redis.set(keys.vouched, "the server before"))
+    with watch(cluster) as absences:
+        wait_until_postponed(product, *product.records.find("old"))
+        (absent,) = absences.stop()
+    assert absent <= 1
+    assert ADDRESS in cluster.addresses(GATEWAY)
+    assert product.outcomes("old") == [None]
+    vouch(product.work_queue)
+    assert product.finish("old") == ["reclaimed"]
+    assert ADDRESS not in cluster.addresses(GATEWAY)
+
+
 def test_a_terminating_owner_is_not_touched(leak: Callable[..., Product], cluster: SandboxCluster) -> None:
     product = leak()
     cluster.create_eip("new", GATEWAY, ADDRESS)
@@ -186,10 +233,29 @@ def test_an_owner_that_has_just_gone_is_not_given_its_address_back(
     assert ADDRESS in cluster.addresses(GATEWAY)
 
 
-def confirmed(product: Product, work_id: str = "confirm-1") -> Outcome | None:
-    """What becomes of a confirmation of the address, whoever asks for it."""
+def uid_known(product: Product, name: str) -> str:
+    """The UID of an EIP that the inventory knows with its address; empty where it does not."""
+    return next((uid for uid, eip in product.inventory().all().items() if eip.name == name and eip.addresses), "")
+
+
+def wait_until_postponed(product: Product, work_id: str) -> None:
+    """Work until a piece of work waits for a producer to vouch for the inventory."""
+
+    def is_postponed() -> bool:
+        return any("no producer has caught up" in event.get("why", "") for event in product.records.events(work_id))
+
+    product.work_until(is_postponed, f"{work_id} to be postponed")
+
+
+def ask_to_confirm(product: Product, work_id: str) -> None:
+    """Whoever asks that an owner of the address has it."""
     fields = release(product, GATEWAY, ADDRESS).model_dump(exclude={"kind", "reason", "was_ready"})
     product.work_queue.publish_now([Confirmation(**{**fields, "id": work_id})], "published")
+
+
+def confirmed(product: Product, work_id: str = "confirm-1") -> Outcome | None:
+    """What becomes of a confirmation of the address."""
+    ask_to_confirm(product, work_id)
     product.work_until(lambda: product.records.outcome(work_id), "the confirmation")
     return product.records.outcome(work_id)
 

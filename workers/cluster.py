@@ -13,6 +13,7 @@ from shared.kube.objects import GATEWAY_LABEL
 from shared.models import EIP, IPAddress
 from shared.queue import WorkQueue
 from shared.settings import Settings
+from shared.vouching import ask_if_vouched
 from workers.owners import Owners, Ownership
 from workers.places import MOST_GATEWAYS, Places
 
@@ -51,8 +52,11 @@ class Cluster(Places):
             recorded = len(pipe)
             for address in asked:
                 pipe.srandmember(self._work_queue.keys.owners(gateway, address))
-            known: list[bytes | None] = pipe.execute()[recorded:]
+            ask_if_vouched(pipe, self._work_queue.keys)
+            answers = pipe.execute()
+        known: list[bytes | None] = answers[recorded : recorded + len(asked)]
         owners = Ownership(self._eips_of(gateway)).of(gateway)
+        owners.vouched = bool(answers[-1])
         for address, uid in zip(asked, known, strict=True):
             if uid and address not in owners.by_address:
                 owners.add_known(address, uid.decode())

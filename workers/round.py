@@ -5,7 +5,8 @@ The order of steps is what keeps live EIPs safe, so it is spelled out here and n
 1. every active pod of the gateway is opened and read; where a driver enters pods by their UID, so that it meets no
    other, those that ran a moment ago, and in the end it is asked whether the same run now: otherwise all begins anew;
 2. what is about to be taken away is recorded as an intent, in the transaction that asks for the inventory's owners;
-3. strictly after that the API is asked for owners: one that both miss will find the intent (`workers.intents`);
+3. strictly after that the API is asked for owners: one that both miss will find the intent (`workers.intents`); an
+   inventory that may be older than it was is no word that there is none (`shared.vouching`);
 4. addresses that nobody owns are deleted, the lock being renewed right before the first change;
 5. every pod is read again, and must show the targets gone and everything else as it was;
 6. owners are looked up again, and an address that got one in between is put back at once; so is one that may be that
@@ -41,6 +42,10 @@ from workers.places import Pod
 from workers.site import Site
 
 log = get_logger(__name__)
+
+UNVOUCHED = "no producer has caught up with the API since Redis was started, so an owner may be unknown"
+UNVOUCHED_SECONDS = 5.0
+"""A producer that lives finds out within two seconds that Redis was started anew, and has mostly caught up in one."""
 
 
 class Round:
@@ -202,21 +207,20 @@ class Round:
                 answers[release.id] = Result(Outcome.REASSIGNED, {"owners": named, "seen": seen})
             else:
                 going.append((release, free))
-        waits = self._hold.asks_to_wait(gateway, owners.waiting) if going else None
-        if waits is not None:
-            return answers | {release.id: NotNowError(waits, self._settings.busy_pause) for release, _ in going}
         if not going:
             return answers
+        not_now = self._not_now(gateway, owners)
+        if not_now is not None:
+            return answers | {release.id: not_now for release, _ in going}
         targets = {ip for _, free in going for ip in free}
         deleted = {id(site): site.holds(targets) for site in sites}
         for site in sites:
             self._delete(site, targets, fence, going)
         again = self._cluster.owners(gateway, targets)
         regained = {ip for ip in targets if again.of(ip) is not None}
-        waited = {eip.uid for eip in owners.waiting}
-        newcomers = [eip.name for eip in again.waiting if eip.uid not in waited]
+        doubt = self._doubt(owners, again)
         for site in sites:
-            returned = [a for a in deleted[id(site)] if newcomers or a.ip in regained]
+            returned = [a for a in deleted[id(site)] if doubt is not None or a.ip in regained]
             if self._put_back(site, returned, fence):
                 whose = {release.id: [a for a in returned if a.ip in free] for release, free in going}
                 self._tell("put back", site, whose)
@@ -227,14 +231,31 @@ class Round:
                 named = _named(again, free & regained)
                 seen = self._seen(sites, free)
                 answers[release.id] = Result(Outcome.RESTORED, {"put_back": places, "owners": named, "seen": seen})
-            elif newcomers:
+            elif doubt is not None:
                 self._work_queue.records.note(release.id, deleted="")
-                why = f"put back: EIP {', '.join(newcomers)} came during the deletion and has no address yet"
-                answers[release.id] = NotNowError(why, self._settings.busy_pause)
+                answers[release.id] = doubt
             else:
                 seen = self._seen(sites, release.addresses)
                 answers[release.id] = self._looks.concluded(release, Outcome.RECLAIMED, deleted=places, seen=seen)
         return answers
+
+    def _not_now(self, gateway: str, owners: Owners) -> NotNowError | None:
+        """Why nothing of the gateway may be taken away yet, although no owner is known; None when it may."""
+        if not owners.vouched:
+            return NotNowError(UNVOUCHED, UNVOUCHED_SECONDS)
+        waits = self._hold.asks_to_wait(gateway, owners.waiting)
+        return None if waits is None else NotNowError(waits, self._settings.busy_pause)
+
+    def _doubt(self, before: Owners, again: Owners) -> NotNowError | None:
+        """Why what was deleted may have an owner after all, although none is known, and goes back; None for none."""
+        if not again.vouched:
+            return NotNowError(f"put back: {UNVOUCHED}", UNVOUCHED_SECONDS)
+        waited = {eip.uid for eip in before.waiting}
+        newcomers = [eip.name for eip in again.waiting if eip.uid not in waited]
+        if not newcomers:
+            return None
+        why = f"put back: EIP {', '.join(newcomers)} came during the deletion and has no address yet"
+        return NotNowError(why, self._settings.busy_pause)
 
     def _delete(
         self,
@@ -281,6 +302,8 @@ class Round:
         fence: Callable[[], None],
     ) -> Answer:
         owned = [ip for ip in work.addresses if owners.of(ip) is not None]
+        if not owned and not owners.vouched:
+            return NotNowError(UNVOUCHED, UNVOUCHED_SECONDS)
         if not owned and isinstance(work, Release):
             return self._looks.concluded(
                 work,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 
@@ -93,6 +94,29 @@ def test_a_watch_that_does_not_tell_what_the_api_has_is_stalled_until_one_does(
         names += told(resumed)
     assert not fresh.problem
     assert fresh.behind == 0
+
+
+def test_where_events_end_is_asked_for_once_more_when_it_has_to_be_so_later(
+    api: KubeApi, fresh: Freshness, kube_api: surface.KubeApi, between: Forwarder
+) -> None:
+    start = surface.current_version(kube_api)
+    stream = followed(api, fresh, start)
+    began = time.monotonic()
+    assert fresh.end_of_events(began) is None
+    fresh.probe()
+    assert fresh.end_of_events(began) == start
+    between.freeze(new=False)
+    surface.created(kube_api, "a")
+    later = time.monotonic()
+    assert fresh.end_of_events(later) is None
+
+    def ask_once_more() -> int:
+        fresh.probe()
+        return fresh.end_of_events(later) or 0
+
+    # The watch does not tell of it yet, but is known to be not at the end.
+    assert eventually(ask_once_more, "the API to answer on a new connection") > start
+    del stream
 
 
 def test_events_that_wait_to_be_worked_off_are_no_stall(

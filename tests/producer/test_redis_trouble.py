@@ -9,6 +9,7 @@ import pytest
 
 from sandbox.cluster import SandboxCluster
 from shared.kube.api import EIPS
+from tests.absence import AbsenceWatch
 from tests.conftest import GATEWAY, Product
 from tests.forwarder import Forwarder
 from tests.redis_servers import IMPLEMENTATIONS, RedisServer, binary
@@ -232,3 +233,22 @@ def test_redis_forgets_that_the_eip_moved(product: Product, cluster: SandboxClus
     eventually(lambda: len(product.records.find("gone")) == 2, "the release of the place it moved to")
     assert product.finish("gone") == ["reclaimed", "already_absent"]
     assert GONE not in cluster.addresses(GATEWAY)
+
+
+def test_redis_forgets_an_owner_while_the_api_lists_too_little(
+    product: Product, cluster: SandboxCluster, moving_redis: MovingRedis
+) -> None:
+    product.start_producer()
+    create_both(product, cluster)
+    delete_gone(product, cluster)
+    moving_redis.copy()
+    cluster.create_eip("new", GATEWAY, GONE)
+    eventually(lambda: len(product.inventory().all()) == 2, "the producer to know the new owner")
+    moving_redis.end()
+    # Now only producers know of it, and they have yet to find out that Redis does not.
+    cluster.server.faults.partial_lists(0.0, prefix=EIPS)
+    with AbsenceWatch(cluster.pod(GATEWAY).namespace, f"{GONE}/24") as absences:
+        moving_redis.come_back()
+        assert product.finish("gone") == ["reassigned"]
+        assert absences.stop() == []
+    assert GONE in cluster.addresses(GATEWAY)

@@ -24,6 +24,7 @@ from shared.models import Release
 from shared.settings import load_settings
 from tests.measuring import MeasuredStage
 from tests.recovery.waits import Waits
+from tests.vouched import vouch
 
 ADDRESS = "10.1.69.205"
 SURVIVORS = 3
@@ -123,6 +124,7 @@ class Killer:
         self._directory = self._stage.directory / f"{what}-{self._started}"
         self._directory.mkdir()
         self._redis.flushdb()
+        vouch(self._stage.work_queue)
 
     def _end(self) -> None:
         self._kill(*self._workers)

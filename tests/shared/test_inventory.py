@@ -18,6 +18,7 @@ from shared.inventory import Inventory, RedisWentBackError
 from shared.models import Confirmation, Release
 from shared.queue import WorkQueue
 from tests.shared.test_difference import A, B, eip
+from tests.vouched import is_vouched, run_id
 
 pytestmark = pytest.mark.server
 
@@ -221,3 +222,33 @@ def test_producers_that_died_long_ago_are_forgotten(inventory: Inventory, work_q
     )
     inventory.claim_cluster()
     assert redis.hkeys(keys.producers) == [b"p2"]
+
+
+def test_a_producer_vouches_in_the_server_process_that_it_says_and_no_other(
+    inventory: Inventory, other: Inventory, work_queue: WorkQueue
+) -> None:
+    def commit(by: Inventory, version: int) -> tuple[bool, bool]:
+        by.commit([], version)
+        return by.vouched, is_vouched(work_queue)
+
+    work_queue.redis.delete(work_queue.keys.vouched)
+    assert commit(inventory, 10) == (False, False)
+    assert inventory.run == run_id(work_queue)
+    inventory.vouches_for = "the server before"
+    assert commit(inventory, 11) == (False, False)
+    inventory.vouches_for = inventory.run
+    assert commit(inventory, 12) == (True, True)
+    assert commit(other, 12) == (True, True)
+    inventory.forget_history()
+    assert commit(other, 12) == (False, False)
+
+
+def test_a_producer_that_redis_went_back_on_does_not_vouch(inventory: Inventory, work_queue: WorkQueue) -> None:
+    inventory.commit([], 10)
+    work_queue.redis.delete(work_queue.keys.vouched)
+    inventory.commit([], 10)
+    inventory.vouches_for = inventory.run
+    work_queue.redis.hdel(work_queue.keys.producers, "p1")
+    with pytest.raises(RedisWentBackError):
+        inventory.commit([], 11)
+    assert not is_vouched(work_queue)
