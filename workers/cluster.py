@@ -44,7 +44,7 @@ class Cluster(Places):
         Args:
             gateway: the gateway's name.
             addresses: whose owners are wanted, where only the inventory may know of one.
-            record: records what has to be there before anybody looks for owners, in a transaction.
+            record: records what has to be there before anybody looks for owners, or else goes along, in a transaction.
         """
         asked = sorted(set(map(str, addresses)))
         with self._work_queue.redis.pipeline(transaction=True) as pipe:

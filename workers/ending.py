@@ -6,15 +6,14 @@ jobs wait. What is written is what RQ writes when a job finishes. One that anoth
 
 from __future__ import annotations
 
-import json
 import time
-from base64 import b64encode
 from typing import TYPE_CHECKING
 
 from rq.results import Result
 from rq.utils import now, utcformat
 
 from shared.scripts import Script
+from workers.bookkeeping import stored_value
 
 if TYPE_CHECKING:
     from redis.client import Pipeline
@@ -55,7 +54,15 @@ def end_job(pipe: Pipeline, job_id: str, outcome: Outcome, *, worker: str, keep_
         worker: who says so.
         keep_seconds: how long RQ keeps the finished job.
     """
-    value = b64encode(json.dumps(outcome.value).encode()).decode()
     expires = int(time.time()) + keep_seconds
-    args = [job_id, worker, utcformat(now()), Result.Type.SUCCESSFUL.value, value, expires, keep_seconds, LONGEST_QUEUE]
+    args = [
+        job_id,
+        worker,
+        utcformat(now()),
+        Result.Type.SUCCESSFUL.value,
+        stored_value(outcome.value),
+        expires,
+        keep_seconds,
+        LONGEST_QUEUE,
+    ]
     _END.join(pipe, [], args)

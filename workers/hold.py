@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterable
 
 from redis import Redis
+from redis.client import Pipeline
 
 from shared.keys import Keys
 from shared.models import EIP
@@ -41,6 +42,6 @@ class Hold:
             return None
         return f"EIP {', '.join(young)} of this gateway has no address yet"
 
-    def over(self, gateway: str) -> None:
-        """The gateway's releases went on: the next EIP that they wait for is a new go."""
-        self._redis.delete(self._keys.hold(gateway))
+    def over(self, pipe: Pipeline, gateway: str) -> None:
+        """The gateway's releases went on: the next EIP that they wait for is a new go. In the caller's transaction."""
+        pipe.delete(self._keys.hold(gateway))

@@ -5,13 +5,15 @@ hands its job back and leaves the work to the winner, who finds it because it wa
 So that nothing falls between the winner's last look and its release, the lock is only let go while the gateway's
 generation, a counter raised with every addition, is still the one that the winner looked at.
 
-A lock frees itself after its lifetime. Its holder renews it right before every change (`ensure_held`), and is refused
-when the lock ran out meanwhile: a worker that was stopped for a while changes nothing when it goes on. Nor does it
+A lock frees itself after its lifetime. Right before every change its holder sees that it has it (`fence`): by its own
+clock, while Redis has granted or renewed it a moment ago, for then it cannot have run out; else it renews it, and is
+refused when it ran out meanwhile. So a worker that was stopped for a while changes nothing when it goes on. Nor does it
 record what it did before: by then another may have come to outcomes of its own (`transaction`).
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -28,6 +30,9 @@ from shared.scripts import Script
 
 if TYPE_CHECKING:
     from shared.records import Records
+
+MOMENT_SECONDS = 0.02
+"""A lock that was asked for so long ago, and granted, is held: the shortest lifetime is a hundred times as long."""
 
 _RENEW = Script("""
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
@@ -52,6 +57,8 @@ class GatewayLock:
         self._gateway = gateway
         self._token = token
         self._milliseconds = int(lifetime * 1000)
+        self._asked_at = time.monotonic()
+        """When Redis was about to be asked for what it granted last."""
         self._released = False
 
     @classmethod
@@ -91,12 +98,22 @@ class GatewayLock:
         LOCK_CONTENTION.inc()
         return None
 
-    def ensure_held(self) -> None:
-        """Renew the lock for another lifetime.
+    def fence(self) -> None:
+        """See that the lock is held, right before a change.
 
         Raises:
             LockLostError: it ran out or is another's now; whoever asked must not change anything.
         """
+        if time.monotonic() - self._asked_at > MOMENT_SECONDS:
+            self.ensure_held()
+
+    def ensure_held(self) -> None:
+        """Renew the lock for another lifetime.
+
+        Raises:
+            LockLostError: as above.
+        """
+        self._asked_at = time.monotonic()
         if not _RENEW.run(self._redis, [self._key], [self._token, self._milliseconds]):
             LOCK_LOSSES.inc()
             raise LockLostError(

@@ -130,7 +130,7 @@ class Reclaimer:
             if works:
                 # Where our own work has been says nothing of what others came with since.
                 been = () if isinstance(own, Result) else pods_done
-                answers = self._round.work_off(work.gateway, works, lock.ensure_held, been)
+                answers = self._round.work_off(work.gateway, works, lock.fence, been)
                 self._record(work, works, answers, lock, seen)
                 own = answers.get(work.id, own)
             else:

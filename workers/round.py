@@ -216,7 +216,7 @@ class Round:
         deleted = {id(site): site.holds(targets) for site in sites}
         for site in sites:
             self._delete(site, targets, fence, going)
-        again = self._cluster.owners(gateway, targets)
+        again = self._cluster.owners(gateway, targets, lambda pipe: self._hold.over(pipe, gateway))
         regained = {ip for ip in targets if again.of(ip) is not None}
         doubt = self._doubt(owners, again)
         for site in sites:
@@ -224,7 +224,6 @@ class Round:
             if self._put_back(site, returned, fence):
                 whose = {release.id: [a for a in returned if a.ip in free] for release, free in going}
                 self._tell("put back", site, whose)
-        self._hold.over(gateway)
         for release, free in going:
             places = [{"pod": site.pod.place.name, "address": str(a)} for site in sites for a in site.holds(free)]
             if free & regained:

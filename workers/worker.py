@@ -47,6 +47,7 @@ from shared.metrics import (
 from shared.models import Work
 from shared.queue import WorkQueue, describe
 from shared.settings import Settings
+from workers import bookkeeping
 from workers.deadline import Deadline
 from workers.failures import ElsewhereError, GatewayBusyError, NotNowError, Verdict, backoff, classify
 from workers.jobs import ReclaimJob
@@ -277,16 +278,8 @@ class ReclaimWorker(SimpleWorker):
 
         RQ takes two of its own.
         """
-        ttl = self.get_heartbeat_ttl(job)
-        pipe = job.opening = self.connection.pipeline(transaction=True)
-        execution = Execution.create(job, ttl, pipeline=pipe, worker_name=self.name)
-        self.executions[execution.id] = execution
-        self.set_state(WorkerStatus.BUSY, pipeline=pipe)
-        self.heartbeat(ttl, pipeline=pipe)
-        job.prepare_for_execution(self.name, pipeline=pipe)
-        pipe.persist(job.key)
-        self._take_from_intermediate(pipe, job)
-        return execution
+        job.opening = self.connection.pipeline(transaction=True)
+        return bookkeeping.start(job.opening, job, self, self.get_heartbeat_ttl(job))
 
     def _take_from_intermediate(self, pipe: Pipeline, job: Job) -> None:
         pipe.lrem(self._work_queue.open(job.origin).intermediate_queue_key, 1, job.id)
@@ -301,23 +294,10 @@ class ReclaimWorker(SimpleWorker):
     def handle_job_success(  # type: ignore[override]
         self, job: ReclaimJob, queue: Queue, started_job_registry: StartedJobRegistry, execution: Execution
     ) -> None:
-        """Finish a job in one transaction: none of ours has dependents or repeats, and what a forged one has stays."""
+        """Finish a job in one step."""
         _see_started(job)
-        assert job.started_at is not None
-        assert job.ended_at is not None
         with self.connection.pipeline(transaction=True) as pipe:
-            self.increment_successful_job_count(pipe)
-            self.increment_total_working_time(job.ended_at - job.started_at, pipe)
-            job._handle_success(  # RQ has no public way to finish a job without looking for dependents
-                job.result_ttl,
-                pipeline=pipe,
-                worker_name=self.name,
-                execution_id=execution.id,
-                execution_started_at=execution.created_at,
-                execution_ended_at=job.ended_at,
-            )
-            job.cleanup(job.result_ttl, pipeline=pipe, remove_from_queue=False)
-            self.cleanup_execution(job, pipeline=pipe, execution=execution)
+            bookkeeping.finish(pipe, job, execution, self)
             pipe.execute()
 
     def cleanup_execution(self, job: Job, pipeline: Pipeline, execution: Execution | None = None) -> None:

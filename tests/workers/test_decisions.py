@@ -139,7 +139,9 @@ def test_once_releases_went_on_they_wait_as_long_again(redis: Redis, keys: Keys)
     assert hold.asks_to_wait("gw1", [eip("u1", created=time.time())])
     time.sleep(0.2)
     assert hold.asks_to_wait("gw1", []) is None
-    hold.over("gw1")
+    with redis.pipeline() as pipe:
+        hold.over(pipe, "gw1")
+        pipe.execute()
     assert hold.asks_to_wait("gw1", [eip("u2", created=time.time())])
     time.sleep(0.2)
     assert hold.asks_to_wait("gw1", [eip("u2", created=time.time())])

@@ -7,9 +7,10 @@ import time
 import pytest
 from redis import Redis
 
-from shared.errors import LockLostError
+from shared.errors import InvalidPayloadError, LockLostError
 from shared.keys import Keys
-from workers.lock import GatewayLock
+from shared.settings import load_settings
+from workers.lock import MOMENT_SECONDS, GatewayLock
 
 pytestmark = pytest.mark.server
 
@@ -91,6 +92,27 @@ def test_a_holder_whose_lock_is_anothers_is_told_and_leaves_it(redis: Redis, key
     late.release()
     assert late.release_unless_changed(0)
     now.ensure_held()
+
+
+def test_a_change_is_fenced_by_the_clock_for_a_moment_and_by_redis_from_then_on(redis: Redis, keys: Keys) -> None:
+    lock = held(redis, keys)
+    redis.pexpire(keys.lock("gw1"), 1_000)
+    lock.fence()
+    assert redis.pttl(keys.lock("gw1")) <= 1_000
+    time.sleep(2 * MOMENT_SECONDS)
+    lock.fence()
+    assert redis.pttl(keys.lock("gw1")) > 1_000
+    # It was renewed: another moment.
+    redis.delete(keys.lock("gw1"))
+    lock.fence()
+    time.sleep(2 * MOMENT_SECONDS)
+    with pytest.raises(LockLostError, match="gw1 ran out before the change"):
+        lock.fence()
+
+
+def test_no_lock_runs_out_within_that_moment() -> None:
+    with pytest.raises(InvalidPayloadError, match="LOCK_LIFETIME"):
+        load_settings(lock_lifetime=50 * MOMENT_SECONDS)
 
 
 def test_it_is_kept_when_work_came_since_it_was_looked_at(redis: Redis, keys: Keys) -> None:
