@@ -38,6 +38,7 @@ class Vouching:
         """
         inventory = self._inventory
         if inventory.vouched:
+            self._met = ("", 0.0)
             return False
         if self._met[0] != inventory.run:
             self._met = (inventory.run, time.monotonic())

@@ -92,7 +92,7 @@ class Inventory:
         self.vouched = True
         """Whether a producer has vouched for the inventory in that process."""
         self.vouches_for: str | None = None
-        """The server process for which this producer vouches from now on; left with the next commit there."""
+        """The server process for which this producer vouches; left with the next commit there, and None then."""
         self._version: int | None = None
         """The position of the last commit."""
         self._at_step = at_step
@@ -168,7 +168,9 @@ class Inventory:
                     continue
             self._marks = {mark}
             self._version = resource_version or self._version
-            self.vouched |= vouches
+            if vouches:
+                # Once: what it was said of may be forgotten again (`forget_history`).
+                self.vouched, self.vouches_for = True, None
             self._at_step("committed")
             return result
 

