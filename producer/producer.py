@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 log = get_logger(__name__)
 
 HEARTBEAT_SECONDS = 2.0
-"""How often Redis is asked whether it still knows us, and how late a commit is once Redis answers again."""
+"""How often Redis is asked whether it still knows us; four times as often while it does not answer."""
 TROUBLE_SECONDS = 3.0
 """A watch that breaks off and is resumed within that time is worth no word."""
 SHORTEST_PAUSE = 0.5
@@ -214,7 +214,8 @@ class Producer:
                     self.trouble = self._inventory.trouble = None
                 self._take_in(batch)
                 self.freshness.expect_live()
-                if batch or self._backlog or time.monotonic() - verified >= HEARTBEAT_SECONDS:
+                waiting = self._backlog or self.redis_trouble
+                if batch or waiting or time.monotonic() - verified >= HEARTBEAT_SECONDS:
                     self._commit_backlog()
                     verified = time.monotonic()
                     if self.redis_trouble is None:

@@ -21,9 +21,15 @@ if TYPE_CHECKING:
 RUN_ID = "(string.match(redis.call('INFO', 'server'), 'run_id:(%w+)') or '')"
 """Lua: the run id of the server process, of 40 hex digits."""
 
-_ASK = Script(f"return redis.call('GET', KEYS[1]) == {RUN_ID} and 1 or 0")
+_ASK = Script(f"""
+if redis.call('GET', KEYS[1]) == {RUN_ID} then return false end
+return tonumber(string.match(redis.call('INFO', 'server'), 'uptime_in_seconds:(%d+)') or 0)
+""")
 
 
 def ask_if_vouched(pipe: Pipeline, keys: Keys) -> None:
-    """Ask in the caller's transaction; its last answer is 1 where what it is told of the inventory can be relied on."""
+    """Ask in the caller's transaction whether what it is told of the inventory can be relied on.
+
+    Its last answer is None where it can; else for how many seconds the server has been there, and nobody vouched.
+    """
     _ASK.join(pipe, [keys.vouched], [])

@@ -63,6 +63,12 @@ def before_change(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], obj
     return set_action
 
 
+@pytest.fixture
+def asked_again_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tests' server has been there for long."""
+    monkeypatch.setattr("workers.round.LONGEST_UNVOUCHED_PAUSE", 0.5)
+
+
 def watch(cluster: SandboxCluster) -> AbsenceWatch:
     return AbsenceWatch(cluster.pod(GATEWAY).namespace, f"{ADDRESS}/24")
 
@@ -131,6 +137,7 @@ def test_an_owner_that_stays_hidden_for_longer_than_releases_wait_has_its_addres
     assert ADDRESS in cluster.addresses(GATEWAY)
 
 
+@pytest.mark.usefixtures("asked_again_soon")
 def test_nothing_is_taken_away_while_nobody_vouches_for_the_inventory(
     leak: Callable[..., Product], cluster: SandboxCluster
 ) -> None:
@@ -157,6 +164,7 @@ def test_nothing_is_taken_away_while_nobody_vouches_for_the_inventory(
     assert product.records.outcome("confirm-1") == Outcome.REASSIGNED
 
 
+@pytest.mark.usefixtures("asked_again_soon")
 def test_what_was_taken_away_goes_back_when_nobody_vouches_for_the_inventory_any_more(
     leak: Callable[..., Product],
     cluster: SandboxCluster,

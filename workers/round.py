@@ -44,8 +44,8 @@ from workers.site import Site
 log = get_logger(__name__)
 
 UNVOUCHED = "no producer has caught up with the API since Redis was started, so an owner may be unknown"
-UNVOUCHED_SECONDS = 5.0
-"""A producer that lives finds out within two seconds that Redis was started anew, and has mostly caught up in one."""
+LONGEST_UNVOUCHED_PAUSE = 30.0
+"""Seconds. A producer that lives has mostly caught up within three; the longer none has, the seldomer it is asked."""
 
 
 class Round:
@@ -240,15 +240,20 @@ class Round:
 
     def _not_now(self, gateway: str, owners: Owners) -> NotNowError | None:
         """Why nothing of the gateway may be taken away yet, although no owner is known; None when it may."""
-        if not owners.vouched:
-            return NotNowError(UNVOUCHED, UNVOUCHED_SECONDS)
+        if owners.unvouched_for is not None:
+            return self._unvouched(owners.unvouched_for)
         waits = self._hold.asks_to_wait(gateway, owners.waiting)
         return None if waits is None else NotNowError(waits, self._settings.busy_pause)
 
+    def _unvouched(self, seconds: float, done: str = "") -> NotNowError:
+        """Wait for a producer, half as long again as it has been waited for; `done` is what was done before."""
+        pause = min(max(seconds / 2, self._settings.busy_pause), LONGEST_UNVOUCHED_PAUSE)
+        return NotNowError(f"{done}{UNVOUCHED}", pause)
+
     def _doubt(self, before: Owners, again: Owners) -> NotNowError | None:
         """Why what was deleted may have an owner after all, although none is known, and goes back; None for none."""
-        if not again.vouched:
-            return NotNowError(f"put back: {UNVOUCHED}", UNVOUCHED_SECONDS)
+        if again.unvouched_for is not None:
+            return self._unvouched(again.unvouched_for, "put back: ")
         waited = {eip.uid for eip in before.waiting}
         newcomers = [eip.name for eip in again.waiting if eip.uid not in waited]
         if not newcomers:
@@ -301,8 +306,8 @@ class Round:
         fence: Callable[[], None],
     ) -> Answer:
         owned = [ip for ip in work.addresses if owners.of(ip) is not None]
-        if not owned and not owners.vouched:
-            return NotNowError(UNVOUCHED, UNVOUCHED_SECONDS)
+        if not owned and owners.unvouched_for is not None:
+            return self._unvouched(owners.unvouched_for)
         if not owned and isinstance(work, Release):
             return self._looks.concluded(
                 work,
