@@ -72,7 +72,7 @@ class StatusReader:
             pipe.get(self._keys.vouched)
             pipe.info("server")
             cluster, known, checkpoint, vouched, server = pipe.execute()
-        is_vouched = vouched is not None and vouched.decode() == server["run_id"]
+        is_vouched = vouched is not None and vouched.decode() == server.get("run_id", "")
         return Status(
             at=now,
             cluster=cluster.decode() if cluster else None,
