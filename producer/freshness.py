@@ -23,7 +23,7 @@ from shared.log import get_logger
 from shared.metrics import WATCH_BEHIND, WATCH_HEARD, WATCH_VERSION, count_watch_event
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
+    from collections.abc import Iterator
 
     from shared.kube.api import KubeApi, Object
 
@@ -152,14 +152,14 @@ class Freshness:
         if followed is None:
             self._probe_error = None
             return
-        began, asked_at = time.monotonic(), followed.position
+        began, asked_at, wanted = time.monotonic(), followed.position, self._end_wanted
         try:
-            if self._end_wanted:
+            if wanted:
                 # Where events come all the time the second watch does not tell where they end.
                 self._end = _End(self._api.version_of(EIPS), began)
                 self._end_wanted = False
-            version = self._first_event_after(asked_at)
-            if version is None:
+            version, told_all = self._first_event_after(asked_at, GRACE_SECONDS if wanted else 1.0)
+            if told_all:
                 self._end = _End(asked_at, began)
         except HistoryGoneError:
             # Where the events since then are gone, nothing can be told of them; the watch itself may go on.
@@ -179,17 +179,18 @@ class Freshness:
         elif self._evidence is None or self._evidence.version > version:
             self._evidence = _Evidence(version, time.monotonic())
 
-    def _first_event_after(self, position: int) -> int | None:
-        with closing(self._watch(position)) as batches:
+    def _first_event_after(self, position: int, seconds: float) -> tuple[int | None, bool]:
+        """The first event's version, and whether that there is none was told by a watch which lasted that long."""
+        opened: list[float] = []
+        watched = self._api.watch(EIPS, position, seconds, opened=lambda: opened.append(time.monotonic()))
+        with closing(watched) as batches:
             for batch in batches:
                 for event in batch:
                     version = version_of(event["object"])
                     if event["type"] != "BOOKMARK" and version is not None and version > position:
-                        return version
-        return None
-
-    def _watch(self, position: int) -> Generator[list[Object]]:
-        yield from self._api.watch(EIPS, position, timeout=1)
+                        return version, False
+        # A server that is about to go ends its watches early, and empty.
+        return None, bool(opened) and time.monotonic() - opened[0] >= seconds * 0.9
 
     def _noted(self, followed: _Followed, batches: Iterator[list[Object]]) -> Iterator[list[Object]]:
         for batch in batches:

@@ -192,6 +192,8 @@ class Producer:
 
     def _start(self) -> None:
         self._inventory.claim_cluster()
+        # From here on, a Redis that comes back older than what is read now is noticed.
+        self._inventory.verify()
         self._memory.load()
         self._position = self._inventory.checkpoint()
         self._started = True

@@ -21,7 +21,7 @@ from shared.difference import Difference, difference
 from shared.errors import ReclaimerError, WrongClusterError
 from shared.models import EIP, Confirmation
 from shared.scripts import Script
-from shared.vouching import RUN_ID
+from shared.vouching import REIGN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -52,7 +52,7 @@ return {{
     released,
     redis.call('HGET', KEYS[5], 'resource_version'),
     redis.call('GET', KEYS[6]),
-    {RUN_ID}
+    {REIGN}
 }}
 """)
 """All that a commit is decided on in one answer: each of them would be waited for."""
@@ -87,12 +87,12 @@ class Inventory:
         """When the API told this producer something last, seconds since the epoch; left with each commit."""
         self.trouble: str | None = None
         """Why this producer cannot follow the API, in words; left with each commit."""
-        self.run = ""
-        """Run id of the server process that the last commit met (`shared.vouching`); empty before the first."""
+        self.reign = ""
+        """The server's reign that the last commit met (`shared.vouching`); empty before the first."""
         self.vouched = True
-        """Whether a producer has vouched for the inventory in that process."""
+        """Whether a producer has vouched for the inventory in that reign."""
         self.vouches_for: str | None = None
-        """The server process for which this producer vouches; left with the next commit there, and None then."""
+        """The reign for which the next commit vouches; None after it, since what it is said of may be forgotten."""
         self._version: int | None = None
         """The position of the last commit."""
         self._at_step = at_step
@@ -158,9 +158,12 @@ class Inventory:
                         if gap:
                             pipe.set(self._keys.gap, position)
                     mark = self._leave_mark(pipe, resource_version)
-                    vouches = not self.vouched and self.vouches_for == self.run
+                    vouches = not self.vouched and self.vouches_for == self.reign
                     if vouches:
-                        pipe.set(self._keys.vouched, self.run)
+                        pipe.set(self._keys.vouched, self.reign)
+                        pipe.delete(self._keys.unvouched)
+                    elif not self.vouched:
+                        pipe.set(self._keys.unvouched, repr(time.time()), nx=True)
                     self._at_step("execute")
                     pipe.execute()
                 except WatchError:
@@ -168,9 +171,7 @@ class Inventory:
                     continue
             self._marks = {mark}
             self._version = resource_version or self._version
-            if vouches:
-                # Once: what it was said of may be forgotten again (`forget_history`).
-                self.vouched, self.vouches_for = True, None
+            self.vouched, self.vouches_for = self.vouched or vouches, None
             self._at_step("committed")
             return result
 
@@ -189,7 +190,8 @@ class Inventory:
             with self._redis.pipeline(transaction=True) as pipe:
                 try:
                     pipe.watch(self._keys.inventory, self._keys.tombstones)  # type: ignore[no-untyped-call]
-                    lost = [work for work in candidates if not pipe.exists(self._keys.record(work.id))]
+                    # Whoever was at work when it came back may have told something of what it does not know.
+                    lost = [work for work in candidates if not pipe.hexists(self._keys.record(work.id), "payload")]
                     uids = [work.uid for work in lost if work.uid]
                     stale, released = self._known(pipe, uids), self._released(pipe, uids)
                     pipe.multi()
@@ -197,6 +199,8 @@ class Inventory:
                         self._replace(pipe, uid, stale.get(uid), None if uid in released else known.get(uid))
                     for work in lost:
                         self.work_queue.publish(pipe, work, "published again", why="Redis came back older")
+                    # Whoever vouched for it did not know.
+                    pipe.delete(self._keys.vouched)
                     pipe.execute()
                 except WatchError:
                     continue
@@ -221,6 +225,7 @@ class Inventory:
             pipe.delete(self._keys.inventory, self._keys.tombstones, self._keys.checkpoint, self._keys.gap)
             pipe.delete(self._keys.vouched)
             pipe.execute()
+        self.vouches_for = None
 
     def all(self) -> dict[str, EIP]:
         """Every known EIP by UID."""
@@ -247,11 +252,12 @@ class Inventory:
             *(self._keys.cluster, self._keys.producers, self._keys.inventory),
             *(self._keys.tombstones, self._keys.checkpoint, self._keys.vouched),
         ]
-        cluster, mark, eips, released, checkpoint, vouched, run = _LOOK.ask(pipe, keys, [self.producer, *uids])
+        cluster, mark, eips, released, checkpoint, vouched, reign = _LOOK.ask(pipe, keys, [self.producer, *uids])
         _expect(cluster, self.work_queue, self.cluster)
         if _mark_in(mark) not in self._marks:
+            self.vouches_for = None
             raise RedisWentBackError("Redis does not know the last commit of this producer: it came back older")
-        self.run, self.vouched = run.decode(), vouched == run
+        self.reign, self.vouched = reign.decode(), vouched == reign
         return _by_uid(uids, eips), _with_score(uids, released), int(checkpoint or 0)
 
     def _known(self, pipe: Pipeline, uids: list[str]) -> dict[str, EIP]:

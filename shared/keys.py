@@ -53,8 +53,13 @@ class Keys:
 
     @property
     def vouched(self) -> str:
-        """String: run id of the Redis server process in which a producer has vouched for the inventory."""
+        """String: the server's reign in which a producer has vouched for the inventory (`shared.vouching`)."""
         return f"{self.prefix}:vouched"
+
+    @property
+    def unvouched(self) -> str:
+        """String: since when producers have met a reign that none has vouched in; absent once one has."""
+        return f"{self.prefix}:unvouched"
 
     @property
     def brake(self) -> str:

@@ -162,7 +162,7 @@ def needs_of(
     failures: Iterable[FailureGroup],
     brake: BrakeState | None,
     audits: Iterable[AuditStatus],
-    unvouched_for: float | None,
+    unvouched_for: float,
 ) -> Iterable[Need]:
     """What needs a person, the worst first.
 
@@ -174,7 +174,7 @@ def needs_of(
         failures: likewise.
         brake: its state, where it is engaged.
         audits: the last one of each gateway.
-        unvouched_for: seconds since Redis was started, where no producer has vouched for the inventory since then.
+        unvouched_for: seconds for which no producer has vouched for the inventory; 0 where one has.
     """
     living = [producer for producer in producers if producer.alive]
     served = {name for worker in workers if worker.alive for name in worker.queues}
@@ -184,7 +184,7 @@ def needs_of(
         yield Need(f"no producer can follow the Kubernetes API: {living[0].trouble}", "look at the API server")
     elif all(now - (producer.heard_at or producer.committed_at) > API_SILENT_SECONDS for producer in living):
         yield Need("no producer hears anything from the Kubernetes API", "look at the producers' logs and the API")
-    if living and unvouched_for is not None and unvouched_for > UNVOUCHED_SECONDS:
+    if living and unvouched_for > UNVOUCHED_SECONDS:
         why = "no producer has caught up with the API since Redis was started: nothing is taken away before one has"
         yield Need(why, "look at the producers' logs" if brake is None else "eip-reclaimer brake show")
     if not served:

@@ -69,10 +69,8 @@ class StatusReader:
             pipe.get(self._keys.cluster)
             pipe.hlen(self._keys.inventory)
             pipe.hgetall(self._keys.checkpoint)
-            pipe.get(self._keys.vouched)
-            pipe.info("server")
-            cluster, known, checkpoint, vouched, server = pipe.execute()
-        is_vouched = vouched is not None and vouched.decode() == server.get("run_id", "")
+            pipe.get(self._keys.unvouched)
+            cluster, known, checkpoint, unvouched = pipe.execute()
         return Status(
             at=now,
             cluster=cluster.decode() if cluster else None,
@@ -90,7 +88,7 @@ class StatusReader:
             needs=tuple(
                 needs_of(
                     *(now, queues, producers, workers, failures, brake, audits),
-                    unvouched_for=None if is_vouched else server["uptime_in_seconds"],
+                    unvouched_for=now - float(unvouched) if unvouched else 0.0,
                 )
             ),
         )

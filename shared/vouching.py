@@ -2,9 +2,9 @@
 
 A Redis that crashed, or whose replica took over, can have forgotten EIPs that live. Producers find that out by their
 marks, but not before their next commit, and a worker that asks in between would be told that nobody owns an address.
-So a worker is told too whether a producer has *vouched* for the inventory. One does so once in the life of a server
-process, as soon as it has caught up with the API since it first met that process. Processes are told apart by the run
-id that `INFO server` names: a server that is started anew, and a replica that takes over, have another.
+So a worker is told too whether a producer has *vouched* for the inventory. One does so once in the reign of a server,
+as soon as it has caught up with the API since it first met that server. A reign is named by two ids that `INFO` tells:
+a server that is started anew has another `run_id`, one that is promoted another `master_replid`.
 """
 
 from __future__ import annotations
@@ -18,18 +18,15 @@ if TYPE_CHECKING:
 
     from shared.keys import Keys
 
-RUN_ID = "(string.match(redis.call('INFO', 'server'), 'run_id:(%w+)') or '')"
-"""Lua: the run id of the server process, of 40 hex digits."""
+REIGN = """(
+    (string.match(redis.call('INFO', 'server'), 'run_id:(%w+)') or '') .. ':' ..
+    (string.match(redis.call('INFO', 'replication'), 'master_replid:(%w+)') or '')
+)"""
+"""Lua: what names this server's reign."""
 
-_ASK = Script(f"""
-if redis.call('GET', KEYS[1]) == {RUN_ID} then return false end
-return tonumber(string.match(redis.call('INFO', 'server'), 'uptime_in_seconds:(%d+)') or 0)
-""")
+_ASK = Script(f"return redis.call('GET', KEYS[1]) == {REIGN} and 1 or 0")
 
 
 def ask_if_vouched(pipe: Pipeline, keys: Keys) -> None:
-    """Ask in the caller's transaction whether what it is told of the inventory can be relied on.
-
-    Its last answer is None where it can; else for how many seconds the server has been there, and nobody vouched.
-    """
+    """Ask in the caller's transaction; its last answer is 1 where what it is told of the inventory can be relied on."""
     _ASK.join(pipe, [keys.vouched], [])

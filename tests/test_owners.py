@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from sandbox.cluster import SandboxCluster
+from shared.errors import LockLostError
 from shared.kube.api import EIPS
 from shared.models import Confirmation, Outcome
 from tests.absence import AbsenceWatch
@@ -15,6 +18,8 @@ from tests.interposed import InterposedDriver
 from tests.vouched import vouch
 from tests.waiting import eventually
 from workers import service
+from workers.owners import Owners
+from workers.round import Round
 
 pytestmark = [pytest.mark.kernel, pytest.mark.server]
 
@@ -183,6 +188,34 @@ def test_what_was_taken_away_goes_back_when_nobody_vouches_for_the_inventory_any
     vouch(product.work_queue)
     assert product.finish("old") == ["reclaimed"]
     assert ADDRESS not in cluster.addresses(GATEWAY)
+
+
+def test_what_a_deletion_meant_is_known_when_redis_went_back_in_the_middle_of_it(
+    leak: Callable[..., Product], cluster: SandboxCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    product = leak(retry_base=0.2)
+    product.close()
+    redis, keys = product.work_queue.redis, product.work_queue.keys
+    (work_id,) = product.records.find("old")
+    doubt = Round._doubt
+    broken: list[Any] = []
+
+    def go_back(self: Round, *owners: Owners) -> object:
+        if not broken:
+            broken.append(redis.get(keys.intent(GATEWAY, ADDRESS)))
+            redis.delete(keys.intent(GATEWAY, ADDRESS))
+            raise LockLostError("as its fence says when Redis does not know the lock any more")
+        return doubt(self, *owners)
+
+    monkeypatch.setattr(Round, "_doubt", go_back)
+    product.work_until(lambda: redis.exists(keys.intent(GATEWAY, ADDRESS)) and broken, "the deletion to break off")
+    stored: Any = redis.get(keys.intent(GATEWAY, ADDRESS))
+    assert json.loads(broken[0])["work"] == json.loads(stored)["work"] == work_id
+    # The owner that it was taken from was known to nobody then, and has its address again.
+    cluster.create_eip("new", GATEWAY, ADDRESS)
+    cluster.pod(GATEWAY).namespace.ip("addr", "del", f"{ADDRESS}/24", "dev", "net1")
+    assert product.finish("old") == ["restored"]
+    assert ADDRESS in cluster.addresses(GATEWAY)
 
 
 def test_a_terminating_owner_is_not_touched(leak: Callable[..., Product], cluster: SandboxCluster) -> None:

@@ -5,20 +5,22 @@ from __future__ import annotations
 from typing import Any
 
 from shared.queue import WorkQueue
+from shared.vouching import ask_if_vouched
 
 
-def run_id(work_queue: WorkQueue) -> str:
-    """Of the Redis server process that is there now."""
-    server: Any = work_queue.redis.info("server")
-    return str(server["run_id"])
+def reign(work_queue: WorkQueue) -> str:
+    """That of the Redis server that is there now."""
+    redis: Any = work_queue.redis
+    return f"{redis.info('server')['run_id']}:{redis.info('replication')['master_replid']}"
 
 
 def vouch(work_queue: WorkQueue) -> None:
     """Say that the inventory can be relied on as it is now."""
-    work_queue.redis.set(work_queue.keys.vouched, run_id(work_queue))
+    work_queue.redis.set(work_queue.keys.vouched, reign(work_queue))
 
 
 def is_vouched(work_queue: WorkQueue) -> bool:
-    """Whether somebody has said so."""
-    stored: bytes | None = work_queue.redis.get(work_queue.keys.vouched)  # type: ignore[assignment]
-    return stored is not None and stored.decode() == run_id(work_queue)
+    """Whether workers believe the inventory."""
+    with work_queue.redis.pipeline() as pipe:
+        ask_if_vouched(pipe, work_queue.keys)
+        return bool(pipe.execute()[-1])

@@ -56,7 +56,7 @@ class Cluster(Places):
             answers = pipe.execute()
         known: list[bytes | None] = answers[recorded : recorded + len(asked)]
         owners = Ownership(self._eips_of(gateway)).of(gateway)
-        owners.unvouched_for = answers[-1]
+        owners.vouched = bool(answers[-1])
         for address, uid in zip(asked, known, strict=True):
             if uid and address not in owners.by_address:
                 owners.add_known(address, uid.decode())

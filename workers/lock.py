@@ -113,12 +113,13 @@ class GatewayLock:
         Raises:
             LockLostError: as above.
         """
-        self._asked_at = time.monotonic()
+        asked_at = time.monotonic()
         if not _RENEW.run(self._redis, [self._key], [self._token, self._milliseconds]):
             LOCK_LOSSES.inc()
             raise LockLostError(
                 f"the lock of gateway {self._gateway} ran out before the change; nothing was changed, it is tried again"
             )
+        self._asked_at = asked_at
 
     def trace(self, pipe: Pipeline, records: Records, work_id: str, event: str, **details: Any) -> None:
         """Trace something in the transaction that asks for the lock, unless another worker has it."""

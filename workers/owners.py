@@ -26,9 +26,8 @@ class Owners:
     """By UID, the gateway's EIPs that the API lists and that can be read."""
     known: dict[str, str] = field(default_factory=dict)
     """Address → UID of its owner, where only the inventory tells of one."""
-    unvouched_for: float | None = None
-    """Seconds for which Redis has been there without a producer that vouched for the inventory (`shared.vouching`), so
-    that an owner may be known to nobody; None where one has."""
+    vouched: bool = True
+    """Whether a producer has vouched for the inventory (`shared.vouching`): else an owner may be known to nobody."""
     _names: dict[str, str] = field(default_factory=dict)
 
     def of(self, address: IPAddress) -> str | None:

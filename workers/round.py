@@ -7,7 +7,7 @@ The order of steps is what keeps live EIPs safe, so it is spelled out here and n
 2. what is about to be taken away is recorded as an intent, in the transaction that asks for the inventory's owners;
 3. strictly after that the API is asked for owners: one that both miss will find the intent (`workers.intents`); an
    inventory that may be older than it was is no word that there is none (`shared.vouching`);
-4. addresses that nobody owns are deleted, the lock being renewed right before the first change;
+4. addresses that nobody owns are deleted, right after the lock was seen to be held;
 5. every pod is read again, and must show the targets gone and everything else as it was;
 6. owners are looked up again, and an address that got one in between is put back at once; so is one that may be that
    of an EIP which came in between and has no address yet.
@@ -15,9 +15,12 @@ The order of steps is what keeps live EIPs safe, so it is spelled out here and n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
-from contextlib import ExitStack, suppress
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
+
+from redis.exceptions import RedisError
 
 from shared.errors import GatewayUnreachableError, ProtectedAddressError, TransientError, VerificationError
 from shared.kube.objects import NatGateway, Subnet
@@ -45,7 +48,7 @@ log = get_logger(__name__)
 
 UNVOUCHED = "no producer has caught up with the API since Redis was started, so an owner may be unknown"
 LONGEST_UNVOUCHED_PAUSE = 30.0
-"""Seconds. A producer that lives has mostly caught up within three; the longer none has, the seldomer it is asked."""
+"""Seconds. A producer that lives has mostly caught up within some; the longer none has, the seldomer it is asked."""
 
 
 class Round:
@@ -64,6 +67,8 @@ class Round:
         self._intents = Intents(work_queue.redis, work_queue.keys, settings.intent_lifetime)
         self._looks = Looks(work_queue.records, settings)
         self._inside = ("lo", settings.vpc_interface)
+        self._unvouched_since: float | None = None
+        """Since when Redis has been met that no producer has vouched for, on the monotonic clock."""
         self._audits = GatewayAudits(work_queue, self._looks, settings, self._inside)
 
     def rest(self) -> None:
@@ -214,16 +219,17 @@ class Round:
             return answers | {release.id: not_now for release, _ in going}
         targets = {ip for _, free in going for ip in free}
         deleted = {id(site): site.holds(targets) for site in sites}
-        for site in sites:
-            self._delete(site, targets, fence, going)
-        again = self._cluster.owners(gateway, targets, lambda pipe: self._hold.over(pipe, gateway))
-        regained = {ip for ip in targets if again.of(ip) is not None}
-        doubt = self._doubt(owners, again)
-        for site in sites:
-            returned = [a for a in deleted[id(site)] if doubt is not None or a.ip in regained]
-            if self._put_back(site, returned, fence):
-                whose = {release.id: [a for a in returned if a.ip in free] for release, free in going}
-                self._tell("put back", site, whose)
+        with self._meant(gateway, {release.id: [a for s in sites for a in s.holds(free)] for release, free in going}):
+            for site in sites:
+                self._delete(site, targets, fence, going)
+            again = self._cluster.owners(gateway, targets, lambda pipe: self._hold.over(pipe, gateway))
+            regained = {ip for ip in targets if again.of(ip) is not None}
+            doubt = self._doubt(owners, again)
+            for site in sites:
+                returned = [a for a in deleted[id(site)] if doubt is not None or a.ip in regained]
+                if self._put_back(site, returned, fence):
+                    whose = {release.id: [a for a in returned if a.ip in free] for release, free in going}
+                    self._tell("put back", site, whose)
         for release, free in going:
             places = [{"pod": site.pod.place.name, "address": str(a)} for site in sites for a in site.holds(free)]
             if free & regained:
@@ -238,22 +244,36 @@ class Round:
                 answers[release.id] = self._looks.concluded(release, Outcome.RECLAIMED, deleted=places, seen=seen)
         return answers
 
+    @contextmanager
+    def _meant(self, gateway: str, found: dict[str, list[Address]]) -> Iterator[None]:
+        """See that it is known what was meant, whatever breaks a deletion off: an older Redis has forgotten intents."""
+        try:
+            yield
+        except Exception:
+            with suppress(RedisError), self._work_queue.redis.pipeline() as pipe:
+                self._intents.record(pipe, gateway, found)
+                pipe.execute()
+            raise
+
     def _not_now(self, gateway: str, owners: Owners) -> NotNowError | None:
         """Why nothing of the gateway may be taken away yet, although no owner is known; None when it may."""
-        if owners.unvouched_for is not None:
-            return self._unvouched(owners.unvouched_for)
+        if not owners.vouched:
+            return self._unvouched()
+        self._unvouched_since = None
         waits = self._hold.asks_to_wait(gateway, owners.waiting)
         return None if waits is None else NotNowError(waits, self._settings.busy_pause)
 
-    def _unvouched(self, seconds: float, done: str = "") -> NotNowError:
-        """Wait for a producer, half as long again as it has been waited for; `done` is what was done before."""
-        pause = min(max(seconds / 2, self._settings.busy_pause), LONGEST_UNVOUCHED_PAUSE)
+    def _unvouched(self, done: str = "") -> NotNowError:
+        """Wait for a producer, half as long again as this worker has waited for one; `done` is what was done before."""
+        now = time.monotonic()
+        since = self._unvouched_since = self._unvouched_since or now
+        pause = min(max((now - since) / 2, self._settings.busy_pause), LONGEST_UNVOUCHED_PAUSE)
         return NotNowError(f"{done}{UNVOUCHED}", pause)
 
     def _doubt(self, before: Owners, again: Owners) -> NotNowError | None:
         """Why what was deleted may have an owner after all, although none is known, and goes back; None for none."""
-        if again.unvouched_for is not None:
-            return self._unvouched(again.unvouched_for, "put back: ")
+        if not again.vouched:
+            return self._unvouched("put back: ")
         waited = {eip.uid for eip in before.waiting}
         newcomers = [eip.name for eip in again.waiting if eip.uid not in waited]
         if not newcomers:
@@ -306,17 +326,6 @@ class Round:
         fence: Callable[[], None],
     ) -> Answer:
         owned = [ip for ip in work.addresses if owners.of(ip) is not None]
-        if not owned and owners.unvouched_for is not None:
-            return self._unvouched(owners.unvouched_for)
-        if not owned and isinstance(work, Release):
-            return self._looks.concluded(
-                work,
-                Outcome.RECLAIMED,
-                why="a deletion had begun that nobody lived to report",
-                seen=self._seen(sites, work.addresses),
-            )
-        if not owned:
-            return self._looks.concluded(work, Outcome.ALREADY_ABSENT, seen=self._seen(sites, work.addresses))
         # Where Kube-OVN is not done yet it may be that it never will be: the address may live on another gateway.
         placed = [ip for ip in owned if self._cluster.is_placed(owners, ip)]
         put_back = []
@@ -325,10 +334,17 @@ class Round:
             if self._put_back(site, addresses, fence):
                 self._tell("put back", site, {work.id: addresses})
                 put_back += [{"pod": site.pod.place.name, "address": str(address)} for address in addresses]
-        details = {"owners": _named(owners, owned), "seen": self._seen(sites, work.addresses)}
-        if put_back:
-            return Result(Outcome.RESTORED, {"put_back": put_back, **details})
-        return Result(Outcome.REASSIGNED, details)
+        if len(owned) < len(work.addresses) and not owners.vouched:
+            return self._unvouched()
+        seen = self._seen(sites, work.addresses)
+        if owned:
+            details = {"owners": _named(owners, owned), "seen": seen}
+            restored = {"put_back": put_back} if put_back else {}
+            return Result(Outcome.RESTORED if put_back else Outcome.REASSIGNED, {**restored, **details})
+        if isinstance(work, Release):
+            why = "a deletion had begun that nobody lived to report"
+            return self._looks.concluded(work, Outcome.RECLAIMED, why=why, seen=seen)
+        return self._looks.concluded(work, Outcome.ALREADY_ABSENT, seen=seen)
 
     def _tell(self, event: str, site: Site, whose: dict[str, list[Address]], **fields: str) -> None:
         """Tell of a change as soon as it was made: nobody may live to tell it with an outcome."""

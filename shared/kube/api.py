@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -109,13 +109,16 @@ class KubeApi:
         """The resourceVersion of a collection now."""
         return int(self._page(path, {"limit": "1"})["metadata"]["resourceVersion"])
 
-    def watch(self, path: str, resource_version: int, timeout: float) -> Iterator[list[Object]]:
+    def watch(
+        self, path: str, resource_version: int, timeout: float, opened: Callable[[], object] | None = None
+    ) -> Generator[list[Object]]:
         """Events after a resourceVersion, in order, as batches of what arrived together; ends with the request.
 
         Args:
             path: the collection.
             resource_version: everything up to it is known already.
             timeout: seconds after which the API ends the request.
+            opened: is called when it has answered, and begins to tell.
 
         Raises:
             HistoryGoneError: the API no longer has all events since then.
@@ -131,6 +134,8 @@ class KubeApi:
         response = self._request(path, query, read_timeout=timeout + self._timeout)
         if response.status != 200:
             self._object(path, response)
+        if opened is not None:
+            opened()
         rest = b""
         try:
             for chunk in response.stream(amt=1 << 16):

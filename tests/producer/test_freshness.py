@@ -119,6 +119,30 @@ def test_where_events_end_is_asked_for_once_more_when_it_has_to_be_so_later(
     del stream
 
 
+def test_a_watch_that_ends_early_and_empty_does_not_tell_where_events_end(
+    api: KubeApi, fresh: Freshness, kube_api: surface.KubeApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = surface.current_version(kube_api)
+    surface.created(kube_api, "a")
+    stream = followed(api, fresh, start)
+    assert fresh.end_of_events(time.monotonic()) is None
+
+    def ended_at_once(*_args: object, opened: Callable[[], object] | None = None) -> Iterator[list[object]]:
+        if opened is not None:
+            opened()
+        yield from ()
+
+    monkeypatch.setattr(fresh._api, "watch", ended_at_once)
+    began = time.monotonic()
+    fresh.end_of_events(began)
+    fresh._followed.position = start  # type: ignore[union-attr]  # it has not told of it yet
+    fresh.probe()
+    end = fresh.end_of_events(began)
+    assert end is not None
+    assert end > start
+    del stream
+
+
 def test_events_that_wait_to_be_worked_off_are_no_stall(
     api: KubeApi, fresh: Freshness, kube_api: surface.KubeApi
 ) -> None:

@@ -18,7 +18,7 @@ from shared.inventory import Inventory, RedisWentBackError
 from shared.models import Confirmation, Release
 from shared.queue import WorkQueue
 from tests.shared.test_difference import A, B, eip
-from tests.vouched import is_vouched, run_id
+from tests.vouched import is_vouched, reign
 
 pytestmark = pytest.mark.server
 
@@ -233,10 +233,10 @@ def test_a_producer_vouches_in_the_server_process_that_it_says_and_no_other(
 
     work_queue.redis.delete(work_queue.keys.vouched)
     assert commit(inventory, 10) == (False, False)
-    assert inventory.run == run_id(work_queue)
+    assert inventory.reign == reign(work_queue)
     inventory.vouches_for = "the server before"
     assert commit(inventory, 11) == (False, False)
-    inventory.vouches_for = inventory.run
+    inventory.vouches_for = inventory.reign
     assert commit(inventory, 12) == (True, True)
     assert commit(other, 12) == (True, True)
     inventory.forget_history()
@@ -244,12 +244,37 @@ def test_a_producer_vouches_in_the_server_process_that_it_says_and_no_other(
     assert commit(inventory, 13) == (False, False)
 
 
+def test_a_word_that_came_too_late_is_not_kept_for_the_next_time(
+    inventory: Inventory, other: Inventory, work_queue: WorkQueue
+) -> None:
+    inventory.commit([], 10)
+    # Another was quicker.
+    inventory.vouches_for = inventory.reign
+    inventory.commit([], 11)
+    other.forget_history()
+    inventory.commit([], 12)
+    assert not inventory.vouched
+    assert not is_vouched(work_queue)
+
+
+def test_what_is_published_again_has_to_be_vouched_for(inventory: Inventory, work_queue: WorkQueue) -> None:
+    inventory.commit([Seen(eip("u1", A))], 10)
+    (work,) = inventory.commit([Gone("u1", "deleted")], 11).works
+    # All that an older Redis has of it is what a worker told meanwhile.
+    work_queue.redis.delete(work_queue.keys.record(work.id))
+    work_queue.records.note(work.id, deleted="")
+    assert inventory.publish_again([work], {}) == [work]
+    assert not is_vouched(work_queue)
+
+
 def test_a_producer_that_redis_went_back_on_does_not_vouch(inventory: Inventory, work_queue: WorkQueue) -> None:
     inventory.commit([], 10)
     work_queue.redis.delete(work_queue.keys.vouched)
     inventory.commit([], 10)
-    inventory.vouches_for = inventory.run
+    inventory.vouches_for = inventory.reign
     work_queue.redis.hdel(work_queue.keys.producers, "p1")
     with pytest.raises(RedisWentBackError):
         inventory.commit([], 11)
+    inventory.publish_again([], {})
+    inventory.commit([], 11)
     assert not is_vouched(work_queue)

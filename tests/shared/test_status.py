@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from rq.executions import Execution
 
-from shared import status as status_module
 from shared.brake import Brake
 from shared.difference import Gone, Seen
 from shared.inventory import Inventory
@@ -23,7 +22,6 @@ from shared.status_reader import StatusReader
 from tests.failing import fail
 from tests.payloads import release
 from tests.shared.test_difference import A, eip
-from tests.vouched import vouch
 from workers.lock import GatewayLock
 
 pytestmark = pytest.mark.server
@@ -214,19 +212,21 @@ def test_a_producer_that_cannot_follow_the_api_lives_and_says_why(reader: Status
 
 
 def test_a_redis_that_nobody_vouches_for_needs_a_person_after_a_while(
-    reader: StatusReader, work_queue: WorkQueue, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    reader: StatusReader, work_queue: WorkQueue, settings: Settings
 ) -> None:
     live(work_queue)
-    produce(work_queue)
+    inventory = produce(work_queue)
     work_queue.redis.set(work_queue.keys.vouched, "the server before")
-    # A server that has just been started is about to be vouched for.
-    monkeypatch.setattr(status_module, "UNVOUCHED_SECONDS", 1e9)
+    inventory.commit([], 11)
+    # One that has just been started is about to be vouched for.
     assert reader.read().needs == ()
-    monkeypatch.setattr(status_module, "UNVOUCHED_SECONDS", -1.0)
+    work_queue.redis.set(work_queue.keys.unvouched, repr(time.time() - 61))
+    inventory.commit([], 12)
     (need,) = reader.read().needs
     assert need.what.startswith("no producer has caught up with the API since Redis was started")
     assert need.do == "look at the producers' logs"
     Brake(work_queue, settings).engage("the list lacks 12 of 20 EIPs", ["u1"], 20)
     assert needs(reader.read()) == ["eip-reclaimer brake show"] * 2
-    vouch(work_queue)
+    inventory.vouches_for = inventory.reign
+    inventory.commit([], 13)
     assert needs(reader.read()) == ["eip-reclaimer brake show"]
