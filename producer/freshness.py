@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from producer.events import version_of
-from shared.errors import TransientError
+from shared.errors import ApiUnavailableError, TransientError
 from shared.kube.api import EIPS, HistoryGoneError
 from shared.log import get_logger
 from shared.metrics import WATCH_BEHIND, WATCH_HEARD, WATCH_VERSION, count_watch_event
@@ -39,6 +39,10 @@ GRACE_SECONDS = 3.0
 
 class WatchStalledError(TransientError):
     """The watch does not tell what the API has."""
+
+
+class _BrokenOffError(TransientError):
+    """The second watch broke off after it had been opened."""
 
 
 @dataclass(slots=True)
@@ -164,6 +168,9 @@ class Freshness:
         except HistoryGoneError:
             # Where the events since then are gone, nothing can be told of them; the watch itself may go on.
             version = None
+        except _BrokenOffError:
+            # The API did answer, and nothing follows from that: the watch that is followed breaks off too, or goes on.
+            return
         except TransientError as error:
             if self._probe_error is None:
                 log.warning("the API does not answer beside the watch", reason=str(error))
@@ -183,12 +190,17 @@ class Freshness:
         """The first event's version, and whether that there is none was told by a watch which lasted that long."""
         opened: list[float] = []
         watched = self._api.watch(EIPS, position, seconds, opened=lambda: opened.append(time.monotonic()))
-        with closing(watched) as batches:
-            for batch in batches:
-                for event in batch:
-                    version = version_of(event["object"])
-                    if event["type"] != "BOOKMARK" and version is not None and version > position:
-                        return version, False
+        try:
+            with closing(watched) as batches:
+                for batch in batches:
+                    for event in batch:
+                        version = version_of(event["object"])
+                        if event["type"] != "BOOKMARK" and version is not None and version > position:
+                            return version, False
+        except ApiUnavailableError as error:
+            if opened:
+                raise _BrokenOffError(str(error)) from error
+            raise
         # A server that is about to go ends its watches early, and empty.
         return None, bool(opened) and time.monotonic() - opened[0] >= seconds * 0.9
 

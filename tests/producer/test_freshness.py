@@ -143,6 +143,21 @@ def test_a_watch_that_ends_early_and_empty_does_not_tell_where_events_end(
     del stream
 
 
+def test_a_second_watch_that_breaks_off_says_nothing(
+    api: KubeApi, fresh: Freshness, kube_api: surface.KubeApi, between: Forwarder
+) -> None:
+    stream = followed(api, fresh, surface.current_version(kube_api))
+    began = time.monotonic()
+    fresh.end_of_events(began)
+    threading.Timer(1, between.cut).start()
+    fresh.probe()
+    assert time.monotonic() - began >= 1
+    assert fresh.problem is None
+    fresh.probe()
+    assert "cannot be reached" in str(fresh.problem)
+    del stream
+
+
 def test_events_that_wait_to_be_worked_off_are_no_stall(
     api: KubeApi, fresh: Freshness, kube_api: surface.KubeApi
 ) -> None:
