@@ -51,7 +51,10 @@ def main() -> int:
     try:
         with cluster:
             _fill(cluster, arguments)
-            map_file.write_text(json.dumps(_map_of(cluster), indent=2) + "\n")
+            # All at once: others wait for it to be there, and read it then.
+            unfinished = map_file.with_suffix(".unfinished")
+            unfinished.write_text(json.dumps(_map_of(cluster), indent=2) + "\n")
+            unfinished.replace(map_file)
             sys.stdout.write(f"ready: {cluster.server.url}, export KUBECONFIG={cluster.kubeconfig}\n")
             sys.stdout.flush()
             asked_to_end.wait()
