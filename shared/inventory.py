@@ -92,7 +92,7 @@ class Inventory:
         self.vouched = True
         """Whether a producer has vouched for the inventory in that reign."""
         self.vouches_for: str | None = None
-        """The reign for which the next commit vouches; None after it, since what it is said of may be forgotten."""
+        """The reign for which the next commit vouches; None from then on, since what it is said of may be forgotten."""
         self._version: int | None = None
         """The position of the last commit."""
         self._at_step = at_step
@@ -139,6 +139,7 @@ class Inventory:
             WrongClusterError: nothing was committed.
         """
         uids = [change.uid for change in changes]
+        vouches_for, self.vouches_for = self.vouches_for, None
         while True:
             with self._redis.pipeline(transaction=True) as pipe:
                 try:
@@ -158,7 +159,7 @@ class Inventory:
                         if gap:
                             pipe.set(self._keys.gap, position)
                     mark = self._leave_mark(pipe, resource_version)
-                    vouches = not self.vouched and self.vouches_for == self.reign
+                    vouches = not self.vouched and vouches_for == self.reign
                     if vouches:
                         pipe.set(self._keys.vouched, self.reign)
                         pipe.delete(self._keys.unvouched)
@@ -171,7 +172,7 @@ class Inventory:
                     continue
             self._marks = {mark}
             self._version = resource_version or self._version
-            self.vouched, self.vouches_for = self.vouched or vouches, None
+            self.vouched |= vouches
             self._at_step("committed")
             return result
 
@@ -225,7 +226,6 @@ class Inventory:
             pipe.delete(self._keys.inventory, self._keys.tombstones, self._keys.checkpoint, self._keys.gap)
             pipe.delete(self._keys.vouched)
             pipe.execute()
-        self.vouches_for = None
 
     def all(self) -> dict[str, EIP]:
         """Every known EIP by UID."""
@@ -255,7 +255,6 @@ class Inventory:
         cluster, mark, eips, released, checkpoint, vouched, reign = _LOOK.ask(pipe, keys, [self.producer, *uids])
         _expect(cluster, self.work_queue, self.cluster)
         if _mark_in(mark) not in self._marks:
-            self.vouches_for = None
             raise RedisWentBackError("Redis does not know the last commit of this producer: it came back older")
         self.reign, self.vouched = reign.decode(), vouched == reign
         return _by_uid(uids, eips), _with_score(uids, released), int(checkpoint or 0)

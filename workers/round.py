@@ -52,7 +52,7 @@ LONGEST_UNVOUCHED_PAUSE = 30.0
 
 
 class Round:
-    """Carries rounds out, of different gateways at the same time; keeps nothing between them but its connections."""
+    """Carries rounds out, of different gateways at the same time; keeps next to nothing between them."""
 
     def __init__(
         self, work_queue: WorkQueue, cluster: Cluster, driver: Driver, settings: Settings, worker: str = ""
@@ -173,6 +173,8 @@ class Round:
         found = {release.id: [a for site in sites for a in site.holds(release.addresses)] for release in releases}
         asked = {ip for work in (*releases, *others) if not isinstance(work, Audit) for ip in work.addresses}
         owners = self._cluster.owners(gateway, asked, lambda pipe: self._intents.record(pipe, gateway, found))
+        if owners.vouched:
+            self._unvouched_since = None
         answers |= self._release(gateway, releases, sites, owners, fence)
         for work in others:
             if isinstance(work, Audit):
@@ -219,7 +221,7 @@ class Round:
             return answers | {release.id: not_now for release, _ in going}
         targets = {ip for _, free in going for ip in free}
         deleted = {id(site): site.holds(targets) for site in sites}
-        with self._meant(gateway, {release.id: [a for s in sites for a in s.holds(free)] for release, free in going}):
+        with self._meant(gateway, going, sites):
             for site in sites:
                 self._delete(site, targets, fence, going)
             again = self._cluster.owners(gateway, targets, lambda pipe: self._hold.over(pipe, gateway))
@@ -245,11 +247,14 @@ class Round:
         return answers
 
     @contextmanager
-    def _meant(self, gateway: str, found: dict[str, list[Address]]) -> Iterator[None]:
+    def _meant(
+        self, gateway: str, going: Sequence[tuple[Release, set[IPAddress]]], sites: Sequence[Site]
+    ) -> Iterator[None]:
         """See that it is known what was meant, whatever breaks a deletion off: an older Redis has forgotten intents."""
         try:
             yield
         except Exception:
+            found = {release.id: [a for site in sites for a in site.holds(free)] for release, free in going}
             with suppress(RedisError), self._work_queue.redis.pipeline() as pipe:
                 self._intents.record(pipe, gateway, found)
                 pipe.execute()
@@ -259,7 +264,6 @@ class Round:
         """Why nothing of the gateway may be taken away yet, although no owner is known; None when it may."""
         if not owners.vouched:
             return self._unvouched()
-        self._unvouched_since = None
         waits = self._hold.asks_to_wait(gateway, owners.waiting)
         return None if waits is None else NotNowError(waits, self._settings.busy_pause)
 
