@@ -42,24 +42,35 @@ redis.call('PERSIST', 'rq:job:' .. job)
 redis.call('LREM', 'rq:queue:' .. queue .. ':intermediate', 1, job)
 """)
 
-_FINISH = Script("""
+KEEP_FINISHED = """
+local function keep_finished(job, queue, seconds, ttl, ...)
+    local results = 'rq:results:' .. job
+    redis.call('EXPIRE', 'rq:job:' .. job, ttl)
+    redis.call('XADD', results, 'MAXLEN', '~', '10', '*', ...)
+    redis.call('EXPIRE', results, ttl)
+    redis.call('ZADD', 'rq:finished:' .. queue, seconds + ttl, job)
+end
+"""
+"""Lua: a job that has finished is kept for `ttl` seconds from `seconds` (since the epoch) on, and so is its result."""
+
+_FINISH = Script(
+    KEEP_FINISHED
+    + """
 local job, id, worker, queue, started, ended, stamp, seconds, ttl = unpack(ARGV)
-local both, key, results = job .. ':' .. id, 'rq:worker:' .. worker, 'rq:results:' .. job
+local both, key = job .. ':' .. id, 'rq:worker:' .. worker
 redis.call('HINCRBY', key, 'successful_job_count', 1)
 redis.call('HINCRBYFLOAT', key, 'total_working_time', ARGV[10])
 redis.call('HSET', 'rq:job:' .. job, 'status', ARGV[11], 'ended_at', stamp, 'origin', queue, 'timeout', ARGV[12],
     'result_ttl', ttl)
-redis.call('EXPIRE', 'rq:job:' .. job, ttl)
-redis.call('XADD', results, 'MAXLEN', '~', '10', '*', 'type', ARGV[13], 'worker_name', worker,
-    'return_value', ARGV[14], 'execution_id', id, 'execution_started_at', started, 'execution_ended_at', ended)
-redis.call('EXPIRE', results, ttl)
-redis.call('ZADD', 'rq:finished:' .. queue, seconds + ttl, job)
+keep_finished(job, queue, seconds, ttl, 'type', ARGV[13], 'worker_name', worker, 'return_value', ARGV[14],
+    'execution_id', id, 'execution_started_at', started, 'execution_ended_at', ended)
 redis.call('DEL', 'rq:execution:' .. both)
 redis.call('ZREM', 'rq:wip:' .. queue, both)
 redis.call('ZREM', 'rq:executions:' .. job, id)
 redis.call('SREM', key .. ':executions', both)
 if ARGV[15] == '1' then redis.call('HSET', key, 'state', ARGV[16]) end
-""")
+"""
+)
 
 
 def start(pipe: Pipeline, job: Job, worker: BaseWorker, ttl: int) -> Execution:

@@ -6,14 +6,13 @@ jobs wait. What is written is what RQ writes when a job finishes. One that anoth
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
 from rq.results import Result
-from rq.utils import now, utcformat
+from rq.utils import current_timestamp, now, utcformat
 
 from shared.scripts import Script
-from workers.bookkeeping import stored_value
+from workers.bookkeeping import KEEP_FINISHED, stored_value
 
 if TYPE_CHECKING:
     from redis.client import Pipeline
@@ -23,7 +22,9 @@ if TYPE_CHECKING:
 LONGEST_QUEUE = 20_000
 """In a longer queue jobs are not looked for: Redis serves nobody else meanwhile. They end when it is their turn."""
 
-_END = Script("""
+_END = Script(
+    KEEP_FINISHED
+    + """
 local id, job = ARGV[1], 'rq:job:' .. ARGV[1]
 local found = redis.call('HMGET', job, 'status', 'origin')
 local status, origin = found[1], found[2]
@@ -35,13 +36,10 @@ elseif status ~= 'scheduled' or redis.call('ZREM', 'rq:scheduled:' .. origin, id
     return 0
 end
 redis.call('HSET', job, 'status', 'finished', 'started_at', ARGV[3], 'ended_at', ARGV[3], 'worker_name', ARGV[2])
-redis.call('EXPIRE', job, ARGV[7])
-local results = 'rq:results:' .. id
-redis.call('XADD', results, 'MAXLEN', '10', '*', 'type', ARGV[4], 'worker_name', ARGV[2], 'return_value', ARGV[5])
-redis.call('EXPIRE', results, ARGV[7])
-redis.call('ZADD', 'rq:finished:' .. origin, ARGV[6], id)
+keep_finished(id, origin, ARGV[6], ARGV[7], 'type', ARGV[4], 'worker_name', ARGV[2], 'return_value', ARGV[5])
 return 1
-""")
+"""
+)
 
 
 def end_job(pipe: Pipeline, job_id: str, outcome: Outcome, *, worker: str, keep_seconds: int) -> None:
@@ -54,14 +52,13 @@ def end_job(pipe: Pipeline, job_id: str, outcome: Outcome, *, worker: str, keep_
         worker: who says so.
         keep_seconds: how long RQ keeps the finished job.
     """
-    expires = int(time.time()) + keep_seconds
     args = [
         job_id,
         worker,
         utcformat(now()),
         Result.Type.SUCCESSFUL.value,
         stored_value(outcome.value),
-        expires,
+        current_timestamp(),
         keep_seconds,
         LONGEST_QUEUE,
     ]
