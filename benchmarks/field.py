@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from ipaddress import ip_address
 from itertools import pairwise
+from math import inf
 from typing import Any
 
 from rq import Worker
@@ -181,6 +182,11 @@ class Field(MeasuredStage):
         """When a worker saw the address gone that it had deleted, since the epoch; else when it told the outcome."""
         events = {event["event"]: event["at"] for event in self.work_queue.records.events(work_id)}
         return float(events.get("deleted") or events["outcome"])
+
+    def taken_at(self, work_id: str) -> float:
+        """When a worker took the job first, since the epoch; for ever where another job's worker did its work."""
+        taken = (event["at"] for event in self.work_queue.records.events(work_id) if event["event"] == "taken")
+        return float(next(taken, inf))
 
     def milestones(self, work_id: str, began: float) -> dict[str, float]:
         """How long a release took from each step of its life to the next, ms, from the event at `began` on."""
