@@ -209,6 +209,10 @@ class Producer:
         with EventStream(self.freshness.following(batches, self._position)) as stream:
             while not stop.is_set():
                 self.pulse.beat()
+                if self.redis_trouble is None:
+                    # An event's release waits for one answer less; whatever is wrong, the commit finds it too.
+                    with suppress(RedisError):
+                        self._inventory.watch_ahead()
                 batch = stream.next(timeout=HEARTBEAT_SECONDS / 4)
                 if batch is None:
                     return

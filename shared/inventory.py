@@ -98,6 +98,8 @@ class Inventory:
         self._at_step = at_step
         self._marks: set[str | None] = {None}
         """Which of our marks Redis may hold now: until an answer is here, the new one or the one before."""
+        self._watched: Pipeline | None = None
+        """A transaction that WATCHes already what the next commit is decided on."""
 
     def claim_cluster(self) -> None:
         """Tie this Redis data to our cluster, or find that it is tied to another.
@@ -141,10 +143,9 @@ class Inventory:
         uids = [change.uid for change in changes]
         vouches_for, self.vouches_for = self.vouches_for, None
         while True:
-            with self._redis.pipeline(transaction=True) as pipe:
+            self._at_step("watch")
+            with self._watching() as pipe:
                 try:
-                    self._at_step("watch")
-                    pipe.watch(self._keys.inventory, self._keys.tombstones, self._keys.cluster)  # type: ignore[no-untyped-call]
                     known, released, checkpoint = self._look(pipe, uids)
                     result = difference(known, released, changes, cluster=self.cluster, now=time.time())
                     result.works += self._confirmations(pipe, result)
@@ -175,6 +176,30 @@ class Inventory:
             self.vouched |= vouches
             self._at_step("committed")
             return result
+
+    def watch_ahead(self) -> None:
+        """WATCH already what the next commit is decided on; call this when nobody waits for that commit yet.
+
+        Whatever changes from now on makes that commit decide again, as it would have from its own beginning on.
+
+        Raises:
+            RedisError: the next commit tries by itself.
+        """
+        if self._watched is None:
+            self._watched = self._watching()
+
+    def _watching(self) -> Pipeline:
+        """A transaction that WATCHes what a commit is decided on."""
+        watched, self._watched = self._watched, None
+        if watched is not None:
+            return watched
+        pipe = self._redis.pipeline(transaction=True)
+        try:
+            pipe.watch(self._keys.inventory, self._keys.tombstones, self._keys.cluster)  # type: ignore[no-untyped-call]
+        except BaseException:
+            pipe.reset()
+            raise
+        return pipe
 
     def publish_again(self, works: Iterable[Work], known: Mapping[str, EIP]) -> list[Work]:
         """Publish what an older Redis has no record of; what was published.

@@ -167,6 +167,32 @@ def test_a_connection_that_breaks_in_the_middle_costs_nothing(work_queue: WorkQu
     inventory.verify()
 
 
+@pytest.mark.parametrize("meanwhile", ["nothing", "another commits", "the connection breaks", "redis is emptied"])
+def test_a_commit_that_was_watched_ahead_decides_on_what_is_true_then(
+    work_queue: WorkQueue, redis: Redis, other: Inventory, meanwhile: str
+) -> None:
+    steps: list[str] = []
+    inventory = Inventory(work_queue, "c1", "p1", steps.append)
+    inventory.commit([Seen(eip("u1", A))], 10)
+    steps.clear()
+    inventory.watch_ahead()
+    inventory.watch_ahead()
+    if meanwhile == "another commits":
+        other.commit([Gone("u1", "deleted")], 12)
+    elif meanwhile == "the connection breaks":
+        redis.client_kill_filter(_type="normal", skipme=True)
+    elif meanwhile == "redis is emptied":
+        redis.flushdb()
+        with pytest.raises(RedisWentBackError):
+            inventory.commit([Gone("u1", "deleted")], 12)
+        return
+    result = inventory.commit([Gone("u1", "deleted")], 12)
+    assert [work.id for work in result.works] == ([] if meanwhile == "another commits" else ["release-u1"])
+    assert work_queue.queue.get_job_ids() == ["release-u1"]
+    assert steps.count("watch") == (1 if meanwhile == "nothing" else 2)
+    inventory.verify()
+
+
 @pytest.mark.parametrize("applied", [True, False])
 def test_a_connection_that_breaks_with_the_answer_doubles_nothing(
     work_queue: WorkQueue, monkeypatch: pytest.MonkeyPatch, applied: bool
