@@ -42,19 +42,20 @@ end
 """An address that is handed out again and again is a term of ever more work: each entry goes with its record, and the
 index with its last entry."""
 
-_APPEND = f"""
+APPEND = f"""
 local function append(trace, line, seconds)
     redis.call('RPUSH', trace, line)
     redis.call('LTRIM', trace, {-TRACE_LIMIT}, -1)
     redis.call('EXPIRE', trace, seconds)
 end
 """
+"""Lua: add a line to a trace; see `Records.to_append`."""
 
 _INDEX = Script(_FIND + "for _, index in ipairs(KEYS) do find(index, ARGV[1], ARGV[2], ARGV[3]) end")
 
 _CLOSE = Script(
     _FIND
-    + _APPEND
+    + APPEND
     + """
 redis.call('HSET', KEYS[1], 'outcome', ARGV[4], 'done_at', ARGV[3])
 append(KEYS[2], ARGV[5], ARGV[6])
@@ -66,16 +67,16 @@ for number = 4, #KEYS do find(KEYS[number], ARGV[1], ARGV[2], ARGV[3]) end
 """A round records hundreds of outcomes at once, and of each of them a single command is what takes least time."""
 
 _TELL = Script(
-    _APPEND
+    APPEND
     + """
 for number = 3, #ARGV, 2 do redis.call('HSET', KEYS[1], ARGV[number], ARGV[number + 1]) end
 append(KEYS[2], ARGV[1], ARGV[2])
 """
 )
 
-_TRACE = Script(_APPEND + "append(KEYS[1], ARGV[1], ARGV[2])")
+_TRACE = Script(APPEND + "append(KEYS[1], ARGV[1], ARGV[2])")
 
-_TRACE_IF = Script(_APPEND + "if redis.call('GET', KEYS[1]) == ARGV[1] then append(KEYS[2], ARGV[2], ARGV[3]) end")
+_TRACE_IF = Script(APPEND + "if redis.call('GET', KEYS[1]) == ARGV[1] then append(KEYS[2], ARGV[2], ARGV[3]) end")
 
 
 class Records:
@@ -101,12 +102,16 @@ class Records:
 
     def trace(self, pipe: Pipeline, work_id: str, event: str, **details: Any) -> None:
         """Append one event to the life of a piece of work."""
-        _TRACE.join(pipe, [self._keys.trace(work_id)], [_line(event, details), self._unfinished_seconds])
+        _TRACE.join(pipe, [self._keys.trace(work_id)], self.to_append(event, **details))
+
+    def to_append(self, event: str, **details: Any) -> list[Any]:
+        """What `APPEND` is called with, beside the key of the trace: one event of unfinished work."""
+        return [_line(event, details), self._unfinished_seconds]
 
     def trace_if(self, pipe: Pipeline, condition: tuple[str, str], work_id: str, event: str, **details: Any) -> None:
         """The same where a key has a value by then: `condition` is the two of them."""
         keys = [condition[0], self._keys.trace(work_id)]
-        _TRACE_IF.join(pipe, keys, [condition[1], _line(event, details), self._unfinished_seconds])
+        _TRACE_IF.join(pipe, keys, [condition[1], *self.to_append(event, **details)])
 
     def close(self, pipe: Pipeline, work: Work, outcome: Outcome, **details: Any) -> None:
         """Record how the work ended; its history expires from now on."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from base64 import b64encode
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from rq.executions import Execution
@@ -21,26 +21,32 @@ from shared.scripts import Script
 
 if TYPE_CHECKING:
     from redis.client import Pipeline
+    from rq import Queue
     from rq.worker import BaseWorker
 
-_START = Script("""
-local job, id, worker, queue, at, stamp, seconds, ttl = unpack(ARGV)
-local both, key = job .. ':' .. id, 'rq:worker:' .. worker
-local execution, executions = 'rq:execution:' .. both, 'rq:executions:' .. job
-redis.call('HSET', execution, 'id', id, 'job_id', job, 'created_at', at, 'last_heartbeat', at, 'worker_name', worker)
-redis.call('EXPIRE', execution, ttl)
-redis.call('ZADD', executions, seconds + ttl + 60, id)
-redis.call('EXPIRE', executions, ttl + 60)
-redis.call('ZADD', 'rq:wip:' .. queue, seconds + ttl, both)
-redis.call('SADD', key .. ':executions', both)
-redis.call('HSET', key, 'state', ARGV[9], 'last_heartbeat', stamp)
-redis.call('EXPIRE', key, ttl)
-redis.call('EXPIRE', key .. ':executions', ttl)
-redis.call('HSET', 'rq:job:' .. job, 'last_heartbeat', stamp, 'status', ARGV[10], 'started_at', stamp,
-    'worker_name', worker)
-redis.call('PERSIST', 'rq:job:' .. job)
-redis.call('LREM', 'rq:queue:' .. queue .. ':intermediate', 1, job)
-""")
+START = f"""
+local function start(job, id, worker, queue, at, stamp, seconds, ttl)
+    local both, key = job .. ':' .. id, 'rq:worker:' .. worker
+    local execution, executions = 'rq:execution:' .. both, 'rq:executions:' .. job
+    redis.call('HSET', execution, 'id', id, 'job_id', job, 'created_at', at, 'last_heartbeat', at,
+        'worker_name', worker)
+    redis.call('EXPIRE', execution, ttl)
+    redis.call('ZADD', executions, seconds + ttl + 60, id)
+    redis.call('EXPIRE', executions, ttl + 60)
+    redis.call('ZADD', 'rq:wip:' .. queue, seconds + ttl, both)
+    redis.call('SADD', key .. ':executions', both)
+    redis.call('HSET', key, 'state', '{WorkerStatus.BUSY.value}', 'last_heartbeat', stamp)
+    redis.call('EXPIRE', key, ttl)
+    redis.call('EXPIRE', key .. ':executions', ttl)
+    redis.call('HSET', 'rq:job:' .. job, 'last_heartbeat', stamp, 'status', '{JobStatus.STARTED.value}',
+        'started_at', stamp, 'worker_name', worker)
+    redis.call('PERSIST', 'rq:job:' .. job)
+    redis.call('LREM', 'rq:queue:' .. queue .. ':intermediate', 1, job)
+end
+"""
+"""Lua: note that a worker has started a job; `start_arguments` are its arguments."""
+
+_START = Script(START + "start(unpack(ARGV))")
 
 KEEP_FINISHED = """
 local function keep_finished(job, queue, seconds, ttl, ...)
@@ -82,21 +88,37 @@ def start(pipe: Pipeline, job: Job, worker: BaseWorker, ttl: int) -> Execution:
         worker: whose it is.
         ttl: seconds after which a worker that still has it has died.
     """
-    execution = Execution(uuid4().hex, job.id, job.connection, worker.name)
+    execution = execution_of(job.id, worker)
+    _START.join(pipe, [], start_arguments(execution, job.origin, ttl))
+    return has_started(job, execution, worker)
+
+
+def execution_of(job_id: str, worker: BaseWorker) -> Execution:
+    """A new execution of a job by a worker, which nobody knows of yet."""
+    return Execution(uuid4().hex, job_id, worker.connection, worker.name)
+
+
+def start_arguments(execution: Execution, queue_name: str, ttl: int) -> list[Any]:
+    """What `START` is called with, for a job that was taken off that queue; `ttl` as in `start`."""
+    at = execution.created_at
+    who = (execution.job_id, execution.id, execution.worker_name, queue_name)
+    return [*who, at.timestamp(), utcformat(at), current_timestamp(), ttl]
+
+
+def has_started(job: Job, execution: Execution, worker: BaseWorker) -> Execution:
+    """Let job and worker be as RQ's own functions leave them, once Redis knows of the execution, which is returned."""
     job.worker_name = worker.name
     job.started_at = job.last_heartbeat = worker.last_heartbeat = execution.created_at
-    job._status, worker._state = JobStatus.STARTED, WorkerStatus.BUSY  # as RQ's own functions leave them
+    job._status, worker._state = JobStatus.STARTED, WorkerStatus.BUSY
     worker.executions[execution.id] = execution
-    at = execution.created_at
-    _START.join(
-        pipe,
-        [],
-        [
-            *(job.id, execution.id, worker.name, job.origin, at.timestamp(), utcformat(at), current_timestamp(), ttl),
-            *(WorkerStatus.BUSY.value, JobStatus.STARTED.value),
-        ],
-    )
     return execution
+
+
+def forget(pipe: Pipeline, execution: Execution, queue: Queue) -> None:
+    """Take an execution back, of a job that cannot even be read."""
+    pipe.delete(execution.key, f"rq:executions:{execution.job_id}")
+    queue.started_job_registry.remove_execution(execution, pipe)
+    pipe.srem(execution.worker_executions_key, execution.composite_key)
 
 
 def finish(pipe: Pipeline, job: Job, execution: Execution, worker: BaseWorker) -> None:

@@ -19,6 +19,7 @@ from shared.errors import InvalidPayloadError
 from shared.models import Work, parse_work
 from shared.queue import JOB_FUNCTION
 from workers.failures import Verdict
+from workers.opening import Opened
 
 MAX_JOB_BYTES = 16_384
 """A job of ours is a few hundred bytes."""
@@ -40,6 +41,8 @@ class ReclaimJob(Job):
     """Set by the worker: does the work; what it returns is the job's result."""
     opening: Pipeline | None = None
     """Set by the worker: what Redis is told when the job starts; goes along with the first that it is asked."""
+    opened: Opened | None = None
+    """Set where the job was opened as it was taken; then nothing is told when it starts."""
     verdict: Verdict | None = None
     """What the worker decided about the last error."""
     retry_at: float | None = None

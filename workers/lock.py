@@ -47,17 +47,23 @@ return 1
 """)
 
 
-class GatewayLock:
-    """The lock of one gateway, held by us since `try_acquire` returned it."""
+def new_token(holder: str) -> str:
+    """What a lock's key holds while it is this holder's, who is named for people that look at it."""
+    return f"{holder}/{uuid4().hex}"
 
-    def __init__(self, redis: Redis, keys: Keys, gateway: str, token: str, lifetime: float) -> None:
+
+class GatewayLock:
+    """The lock of one gateway, held by us since Redis granted it."""
+
+    def __init__(self, redis: Redis, keys: Keys, gateway: str, token: str, lifetime: float, asked_at: float) -> None:
+        """`asked_at` is when Redis was about to be asked for it, on the monotonic clock; see `ask_for` for the rest."""
         self._redis = redis
         self._key = keys.lock(gateway)
         self._generation_key = keys.pending_generation(gateway)
         self._gateway = gateway
         self._token = token
         self._milliseconds = int(lifetime * 1000)
-        self._asked_at = time.monotonic()
+        self._asked_at = asked_at
         """When Redis was about to be asked for what it granted last."""
         self._released = False
 
@@ -85,7 +91,7 @@ class GatewayLock:
             lifetime: seconds after which the lock frees itself unless it is renewed.
             holder: who we are, for people who look at the key.
         """
-        lock = cls(redis, keys, gateway, f"{holder}/{uuid4().hex}", lifetime)
+        lock = cls(redis, keys, gateway, new_token(holder), lifetime, time.monotonic())
         # From now on the lock tells who works on the gateway (`workers.taking`).
         pipe.delete(keys.taken(gateway))
         pipe.set(lock._key, lock._token, nx=True, px=lock._milliseconds)
@@ -171,6 +177,7 @@ class GatewayLock:
         """Let go, whatever is pending; another's lock stays."""
         if not self._released:
             _RELEASE.run(self._redis, *self._letting_go(""))
+            self._released = True
 
     def _letting_go(self, generation: int | str) -> tuple[list[str], list[str]]:
         return [self._key, self._generation_key], [self._token, str(generation)]

@@ -28,6 +28,7 @@ from workers.round import Round
 
 if TYPE_CHECKING:
     from shared.kube.events import EventRecorder
+    from workers.opening import Opened
 
 log = get_logger(__name__)
 
@@ -68,6 +69,7 @@ class Reclaimer:
         pods_done: Collection[str] = (),
         taken: Callable[[Pipeline, GatewayLock], None] = _untold,
         opening: Pipeline | None = None,
+        opened: Opened | None = None,
     ) -> Result:
         """Do a piece of work now, and with it what else is pending for its gateway.
 
@@ -76,6 +78,7 @@ class Reclaimer:
             pods_done: UIDs of the gateway's pods that were done on other nodes.
             taken: is handed the transaction that opens the work, and the lock that it asks for.
             opening: that transaction, where something else is in it already.
+            opened: what it would have answered, where the job was opened as it was taken.
 
         Raises:
             NotNowError: to be run again a little later.
@@ -89,17 +92,12 @@ class Reclaimer:
                 "Nothing was done. Give each cluster a Redis database, or a key prefix and queue, of its own."
             )
         with bound_contextvars(**named(work)):
-            with opening if opening is not None else self._redis.pipeline(transaction=True) as pipe:
-                others = len(pipe)
-                asked = GatewayLock.ask_for(
-                    pipe, self._redis, self._keys, work.gateway, self._settings.lock_lifetime, self._worker
-                )
-                # At the same moment: who had the gateway until now may just have done it.
-                self._work_queue.records.ask_for(pipe, work.id, "outcome")
-                self._ask_for_pending(pipe, work.gateway)
-                taken(pipe, asked)
-                _, held, ended, generation, stored, *_ = pipe.execute()[others:]
-            lock = asked.answered(held)
+            lock: GatewayLock | None
+            # The gateway that was locked is that of the job's record, and another where somebody forged one of them.
+            if opened is not None and opened.gateway == work.gateway:
+                lock, ended, generation, stored = opened.lock, opened.outcome, opened.generation, opened.pending
+            else:
+                lock, ended, generation, stored = self._open(work, taken, opening)
             try:
                 # Only finished work has an outcome: what failed is decided anew when replayed.
                 if ended is not None:
@@ -110,6 +108,22 @@ class Reclaimer:
             finally:
                 if lock is not None:
                     lock.release()
+
+    def _open(
+        self, work: Work, taken: Callable[[Pipeline, GatewayLock], None], opening: Pipeline | None
+    ) -> tuple[GatewayLock | None, bytes | None, bytes | None, dict[bytes, bytes]]:
+        """The gateway's lock unless another has it, an outcome if there is one, the generation, and what is pending."""
+        with opening if opening is not None else self._redis.pipeline(transaction=True) as pipe:
+            others = len(pipe)
+            asked = GatewayLock.ask_for(
+                pipe, self._redis, self._keys, work.gateway, self._settings.lock_lifetime, self._worker
+            )
+            # At the same moment: who had the gateway until now may just have done it.
+            self._work_queue.records.ask_for(pipe, work.id, "outcome")
+            self._ask_for_pending(pipe, work.gateway)
+            taken(pipe, asked)
+            _, held, ended, generation, stored, *_ = pipe.execute()[others:]
+        return asked.answered(held), ended, generation, stored
 
     def rest(self) -> None:
         """Let go of what the calling thread kept open."""

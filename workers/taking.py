@@ -5,7 +5,8 @@ whose gateway is being worked on is left where it is: whoever took it could only
 thousand releases of one gateway from standing in the way of another gateway's one, and it keeps the queue's order in
 all else.
 
-A gateway counts as worked on from the moment one of its jobs is taken, for as long as it takes to ask for its lock.
+A gateway counts as worked on from the moment one of its jobs is taken, for as long as it takes to ask for its lock; a
+job that was waited for is taken together with it (`workers.opening`).
 A job is off the queue and in RQ's intermediate queue in one step, so that none is lost with a worker that dies then.
 """
 
@@ -14,10 +15,10 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from rq.job import Job
 from rq.suspension import WORKERS_SUSPENDED
 
 from shared.scripts import Script
+from workers.opening import OPEN
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from rq import Queue
 
     from shared.keys import Keys
+    from workers.jobs import ReclaimJob
+    from workers.opening import Opener
     from workers.unbreakable import UnbreakableQueue
 
 LOOKED_THROUGH = 5000
@@ -87,16 +90,23 @@ return none
 
 _UNLESS_BUSY = Script(
     _STORED
+    + OPEN
     + """
-if ARGV[6] == 'popped' then redis.call('RPUSH', KEYS[2], ARGV[5]) end
-local gateway = redis.pcall('HGET', ARGV[1] .. ARGV[5], 'gateway')
-if type(gateway) ~= 'string' then return stored(ARGV[5]) end
-if redis.call('EXISTS', ARGV[2] .. gateway, ARGV[3] .. gateway) == 0 then
-    redis.call('SET', ARGV[3] .. gateway, ARGV[5], 'PX', ARGV[4])
-    return stored(ARGV[5])
+local job = ARGV[5]
+if ARGV[6] == 'popped' then redis.call('RPUSH', KEYS[2], job) end
+local found, gateway = stored(job), redis.pcall('HGET', ARGV[1] .. job, 'gateway')
+if type(gateway) ~= 'string' then return {found} end
+local lock, taken = ARGV[2] .. gateway, ARGV[3] .. gateway
+if redis.call('EXISTS', lock, taken) > 0 then
+    if redis.call('LREM', KEYS[2], 1, job) == 1 then redis.call('LPUSH', KEYS[1], job) end
+    return false
 end
-if redis.call('LREM', KEYS[2], 1, ARGV[5]) == 1 then redis.call('LPUSH', KEYS[1], ARGV[5]) end
-return false
+-- What was tried before has something in its meta.
+if #ARGV == 6 or #found == 0 or redis.call('HEXISTS', 'rq:job:' .. job, 'meta') == 1 then
+    redis.call('SET', taken, job, 'PX', ARGV[4])
+    return {found}
+end
+return {found, gateway, open(job, gateway, lock, unpack(ARGV, 7))}
 """
 )
 
@@ -108,8 +118,17 @@ class SuspendedError(Exception):
 class Taker:
     """Takes jobs off some queues, the first one's before those of the others."""
 
-    def __init__(self, redis: Redis, keys: Keys, queues: Sequence[UnbreakableQueue], job_class: type[Job]) -> None:
+    def __init__(
+        self,
+        redis: Redis,
+        keys: Keys,
+        queues: Sequence[UnbreakableQueue],
+        job_class: type[ReclaimJob],
+        opener: Opener | None = None,
+    ) -> None:
+        """With an `opener`, a job that is waited for is opened as it is taken where that can be (`workers.opening`)."""
         self._redis = redis
+        self._opener = opener
         self._queues = queues
         self._job_class = job_class
         self._args = [keys.record(""), keys.lock(""), keys.taken(""), int(1000 * TAKEN_SECONDS)]
@@ -118,7 +137,7 @@ class Taker:
         self._last: list[list[bytes]] = []
         """Each queue's last job at that moment, if it has one."""
 
-    def take(self, pipe: Pipeline) -> tuple[Job, Queue] | None:
+    def take(self, pipe: Pipeline) -> tuple[ReclaimJob, Queue] | None:
         """The next job that can be worked on now; None where there is none.
 
         Args:
@@ -129,7 +148,7 @@ class Taker:
         """
         return self._take(pipe, 0)
 
-    def _take(self, pipe: Pipeline, start: int) -> tuple[Job, Queue] | None:
+    def _take(self, pipe: Pipeline, start: int) -> tuple[ReclaimJob, Queue] | None:
         keys = [WORKERS_SUSPENDED, *(queue.key for queue in self._queues)]
         while True:
             _TAKE.join(pipe, keys, [*self._args, LOOKED_THROUGH, start])
@@ -143,7 +162,7 @@ class Taker:
             if found is not None:
                 return found
 
-    def wait(self, seconds: float) -> tuple[Job, Queue] | None:
+    def wait(self, seconds: float) -> tuple[ReclaimJob, Queue] | None:
         """Right after `take` found none: wait for a job that comes.
 
         Args:
@@ -160,8 +179,21 @@ class Taker:
         key, job_id, how = self._blocking(seconds)
         if job_id is None:
             return None
-        stored = _UNLESS_BUSY.run(self._redis, [key, f"{key}:intermediate"], [*self._args, job_id, how])
-        return None if stored is None else self._read(key, job_id, stored)
+        queue = self._queue(key)
+        offer = self._opener.offer(job_id, queue) if self._opener is not None else None
+        arguments = [*self._args, job_id, how, *(offer.arguments if offer is not None else ())]
+        answer = _UNLESS_BUSY.run(self._redis, [key, f"{key}:intermediate"], arguments)
+        if answer is None:
+            return None
+        stored, *opening = answer
+        found = self._read(key, job_id, stored)
+        if offer is not None and opening:
+            opened = offer.opened(*opening)
+            if found is not None:
+                found[0].opened = opened
+            else:
+                opened.take_back(queue)
+        return found
 
     def _more_comes(self, seconds: float) -> bool:
         """Whether another job comes behind those of busy gateways; when a gateway is free again, nobody says so."""
@@ -190,6 +222,8 @@ class Taker:
         found = self._redis.blpop(keys, seconds)
         return (found[0].decode(), found[1].decode(), "popped") if found else (keys[0], None, "")
 
-    def _read(self, key: str, job_id: str, stored: list[bytes]) -> tuple[Job, Queue] | None:
-        queue = next(each for each in self._queues if each.key == key)
-        return queue.read(job_id, dict(zip(stored[::2], stored[1::2], strict=True)), self._job_class)
+    def _read(self, key: str, job_id: str, stored: list[bytes]) -> tuple[ReclaimJob, Queue] | None:
+        return self._queue(key).read(job_id, dict(zip(stored[::2], stored[1::2], strict=True)), self._job_class)
+
+    def _queue(self, key: str) -> UnbreakableQueue:
+        return next(each for each in self._queues if each.key == key)

@@ -51,6 +51,7 @@ from workers import bookkeeping
 from workers.deadline import Deadline
 from workers.failures import ElsewhereError, GatewayBusyError, NotNowError, Verdict, backoff, classify
 from workers.jobs import ReclaimJob
+from workers.opening import Opener
 from workers.reclaimer import Reclaimer
 from workers.recovery import Recovery
 from workers.taking import SuspendedError, Taker
@@ -136,7 +137,8 @@ class ReclaimWorker(SimpleWorker):
             maintenance_interval=MAINTENANCE_SECONDS,
         )
         self._recovery = Recovery(redis, work_queue, list(queues))
-        self._taker = Taker(redis, work_queue.keys, queues, ReclaimJob)
+        opener = Opener(self, work_queue, settings, settings.job_timeout + OVERTIME_SECONDS)
+        self._taker = Taker(redis, work_queue.keys, queues, ReclaimJob, opener)
         self._taking = threading.Lock()
         """Held by the thread that waits for the next job, and sees to what is to be done now and then."""
         self._look_again_at = float("-inf")
@@ -271,13 +273,19 @@ class ReclaimWorker(SimpleWorker):
             with JOB_SECONDS.time():
                 self.perform_job(job, queue, self.prepare_execution(job))
         finally:
+            if job.opened is not None:
+                # What failed early may have left it locked.
+                job.opened.lock.release()
             clear_contextvars()
 
     def prepare_execution(self, job: ReclaimJob) -> Execution:  # type: ignore[override]
         """Start a job, and with that take it out of the intermediate queue, in the transaction that opens its work.
 
-        RQ takes two of its own.
+        RQ takes two of its own. One that was opened as it was taken has started.
         """
+        if job.opened is not None:
+            job.meta["taken"] = True
+            return bookkeeping.has_started(job, job.opened.execution, self)
         job.opening = self.connection.pipeline(transaction=True)
         return bookkeeping.start(job.opening, job, self, self.get_heartbeat_ttl(job))
 
@@ -434,7 +442,8 @@ class ReclaimWorker(SimpleWorker):
         told = job.meta.get("taken")
         try:
             pods_done = job.meta.get("pods_done", ())
-            return self._reclaimer.run(work, pods_done, partial(self._trace_taken, job), job.opening).outcome.value
+            taken = partial(self._trace_taken, job)
+            return self._reclaimer.run(work, pods_done, taken, job.opening, job.opened).outcome.value
         except NotNowError as later:
             if isinstance(later, GatewayBusyError) and not told:
                 job.meta.pop("taken", None)

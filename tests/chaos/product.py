@@ -26,6 +26,7 @@ from redis.client import Pipeline
 import producer.service
 import workers.reclaimer
 import workers.service
+import workers.worker
 from shared.difference import Change, Difference
 from shared.inventory import Inventory
 from shared.keys import Keys
@@ -119,7 +120,7 @@ class _NoLock(GatewayLock):
     ) -> GatewayLock:
         pipe.delete(keys.taken(gateway))
         pipe.get(keys.lock(gateway))
-        return cls(redis, keys, gateway, "nobody", lifetime)
+        return cls(redis, keys, gateway, "nobody", lifetime, time.monotonic())
 
     def answered(self, answer: object) -> GatewayLock | None:
         return self
@@ -193,6 +194,8 @@ def main() -> None:
         Cluster.owners = _ownerless(Cluster.owners, lambda: drivers[-1].changed.is_so)  # type: ignore[method-assign]
     if without == "lock":
         workers.reclaimer.GatewayLock = _NoLock  # type: ignore[attr-defined]
+        # It locks by itself what it opens.
+        workers.worker.Opener = lambda *_: None  # type: ignore[assignment, attr-defined]
     workers.service.run(settings)
 
 

@@ -30,7 +30,7 @@ class NothingDone(Reclaimer):
     def __init__(self) -> None:
         self.asked: list[str] = []
 
-    def run(self, work: Any, pods_done: Any = (), taken: Any = None, opening: Any = None) -> Result:
+    def run(self, work: Any, pods_done: Any = (), taken: Any = None, opening: Any = None, opened: Any = None) -> Result:
         self.asked.append(work.id)
         raise NotImplementedError
 

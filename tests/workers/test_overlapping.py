@@ -35,8 +35,9 @@ class Watched(Reclaimer):
         self.rested: list[int] = []
         self._counting = threading.Lock()
 
-    def run(self, work: Any, pods_done: Any = (), taken: Any = None, opening: Any = None) -> Result:
-        opening.execute()
+    def run(self, work: Any, pods_done: Any = (), taken: Any = None, opening: Any = None, opened: Any = None) -> Result:
+        if opening is not None:
+            opening.execute()
         with self._counting:
             self.at_work.add(work.id)
             self.most = max(self.most, len(self.at_work))

@@ -1,0 +1,105 @@
+"""A job that was waited for is opened in the moment it is taken.
+
+It has started then, its gateway is locked, and what is pending there is known. That is one answer of Redis less to wait
+for. What else a worker takes is opened by `workers.reclaimer`: jobs from a long queue, where nobody waits for one
+release alone, and those that were tried before, which know more than their queue tells.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from shared.records import APPEND
+from workers import bookkeeping
+from workers.lock import GatewayLock, new_token
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from rq import Queue
+    from rq.executions import Execution
+    from rq.worker import BaseWorker
+
+    from shared.queue import WorkQueue
+    from shared.settings import Settings
+
+OPEN = (
+    bookkeeping.START
+    + APPEND
+    + """
+local function open(job, gateway, lock, token, milliseconds, record, trace, line, seconds, generation, pending, ...)
+    redis.call('SET', lock, token, 'PX', milliseconds)
+    start(job, ...)
+    append(trace .. job, line, seconds)
+    return {
+        redis.call('HGET', record .. job, 'outcome'),
+        redis.call('GET', generation .. gateway),
+        redis.call('HGETALL', pending .. gateway),
+    }
+end
+"""
+)
+"""Lua: open a job whose gateway nobody has; `Offer.arguments` are its arguments after the lock's key."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """What Redis said of a job's gateway when the job was taken."""
+
+    gateway: str
+    """By the job's record; what the job itself carries may be something else."""
+    lock: GatewayLock
+    execution: Execution
+    outcome: bytes | None
+    """The job's, where another job's worker has done its work."""
+    generation: bytes | None
+    pending: dict[bytes, bytes]
+
+    def take_back(self, queue: Queue) -> None:
+        """Undo it all, for a job of that queue which cannot even be read."""
+        self.lock.release()
+        with self.execution.connection.pipeline(transaction=True) as pipe:
+            bookkeeping.forget(pipe, self.execution, queue)
+            pipe.execute()
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What a worker would open a job with, if its gateway is free."""
+
+    execution: Execution
+    arguments: Sequence[Any]
+    locked: Callable[[str], GatewayLock]
+
+    def opened(self, gateway: bytes, answer: Sequence[Any]) -> Opened:
+        """What came of it, from the gateway's name and what `OPEN` returned."""
+        outcome, generation, pending = answer
+        name = gateway.decode()
+        stored = dict(zip(pending[::2], pending[1::2], strict=True))
+        return Opened(name, self.locked(name), self.execution, outcome, generation, stored)
+
+
+class Opener:
+    """Opens jobs for one worker."""
+
+    def __init__(self, worker: BaseWorker, work_queue: WorkQueue, settings: Settings, ttl: int) -> None:
+        """`ttl` is how long an execution lives that nobody ends, seconds."""
+        self._worker = worker
+        self._work_queue = work_queue
+        self._lifetime = settings.lock_lifetime
+        self._ttl = ttl
+
+    def offer(self, job_id: str, queue: Queue) -> Offer:
+        """What to open a job of that queue with, now."""
+        redis, keys, asked_at = self._work_queue.redis, self._work_queue.keys, time.monotonic()
+        token = new_token(self._worker.name)
+        execution = bookkeeping.execution_of(job_id, self._worker)
+        taken = self._work_queue.records.to_append("taken", worker=self._worker.name, attempt=1)
+        arguments = [
+            *(token, int(1000 * self._lifetime), keys.record(""), keys.trace(""), *taken),
+            *(keys.pending_generation(""), keys.pending("")),
+            *bookkeeping.start_arguments(execution, queue.name, self._ttl)[1:],
+        ]
+        return Offer(execution, arguments, lambda name: GatewayLock(redis, keys, name, token, self._lifetime, asked_at))
