@@ -15,6 +15,8 @@ import time
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.exceptions import WatchError
 
 from shared.difference import Difference, difference
@@ -171,6 +173,10 @@ class Inventory:
                 except WatchError:
                     # Also a connection that broke, perhaps after the transaction: the mark may be there.
                     continue
+                except (RedisConnectionError, RedisTimeoutError):
+                    # Nor is a server that does not answer waited for once more, to be told that we watch no longer.
+                    pipe.watching = False
+                    raise
             self._marks = {mark}
             self._version = resource_version or self._version
             self.vouched |= vouches

@@ -98,7 +98,10 @@ class Keys:
         return f"{self.prefix}:lock:{gateway}"
 
     def taken(self, gateway: str) -> str:
-        """String: there for a moment after a job of the gateway was taken, until its worker has asked for the lock."""
+        """String: there for a moment after a job of the gateway was taken, until its worker has asked for the lock.
+
+        One that was waited for is taken with the lock (`workers.opening`).
+        """
         return f"{self.prefix}:taken:{gateway}"
 
     def hold(self, gateway: str) -> str:

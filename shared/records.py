@@ -155,7 +155,8 @@ class Records:
     def field(self, work_id: str, name: str) -> str:
         """One field of that; empty when it is not known."""
         stored: bytes | None = self._redis.hget(self._keys.record(work_id), name)  # type: ignore[assignment]
-        return stored.decode() if stored else ""
+        # Whoever wrote it: what is no text is told as far as it is.
+        return stored.decode(errors="replace") if stored else ""
 
     def outcome(self, work_id: str) -> Outcome | None:
         """How the work ended, if it has."""

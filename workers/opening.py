@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from shared.records import APPEND
+from shared.scripts import Script
 from workers import bookkeeping
 from workers.lock import GatewayLock, new_token
 
@@ -30,18 +31,39 @@ OPEN = (
     + APPEND
     + """
 local function open(job, gateway, lock, token, milliseconds, record, trace, line, seconds, generation, pending, ...)
+    local known = {
+        redis.pcall('HGET', record .. job, 'outcome'),
+        redis.pcall('GET', generation .. gateway),
+        redis.pcall('HGETALL', pending .. gateway),
+    }
+    -- A script is not rolled back: what is not ours is met before anything is locked.
+    for _, answer in ipairs(known) do
+        if type(answer) == 'table' and answer.err then return nil end
+    end
+    append(trace .. job, line, seconds)
     redis.call('SET', lock, token, 'PX', milliseconds)
     start(job, ...)
-    append(trace .. job, line, seconds)
-    return {
-        redis.call('HGET', record .. job, 'outcome'),
-        redis.call('GET', generation .. gateway),
-        redis.call('HGETALL', pending .. gateway),
-    }
+    return known
 end
 """
 )
-"""Lua: open a job whose gateway nobody has; `Offer.arguments` are its arguments after the lock's key."""
+"""Lua: open a job whose gateway nobody has; `Offer.arguments` are its arguments after the lock's key.
+
+Returns nil, and has done nothing, where something is stored that is not ours.
+"""
+
+_GIVE_BACK = Script("""
+local job, id, worker, queue = unpack(ARGV, 4)
+local gateway = redis.pcall('HGET', ARGV[1] .. job, 'gateway')
+if type(gateway) ~= 'string' or redis.pcall('GET', ARGV[2] .. gateway) ~= ARGV[3] then return 0 end
+local both = job .. ':' .. id
+redis.call('DEL', ARGV[2] .. gateway, 'rq:execution:' .. both, 'rq:executions:' .. job)
+redis.call('ZREM', 'rq:wip:' .. queue, both)
+redis.call('SREM', 'rq:worker:' .. worker .. ':executions', both)
+redis.call('HSET', 'rq:job:' .. job, 'status', 'queued')
+redis.call('LPUSH', 'rq:queue:' .. queue, job)
+return 1
+""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,13 +92,16 @@ class Offer:
     """What a worker would open a job with, if its gateway is free."""
 
     execution: Execution
+    queue: Queue
+    token: str
     arguments: Sequence[Any]
     locked: Callable[[str], GatewayLock]
 
     def opened(self, gateway: bytes, answer: Sequence[Any]) -> Opened:
         """What came of it, from the gateway's name and what `OPEN` returned."""
         outcome, generation, pending = answer
-        name = gateway.decode()
+        # A name that cannot be one is no work's: its job finds that out.
+        name = gateway.decode(errors="replace")
         stored = dict(zip(pending[::2], pending[1::2], strict=True))
         return Opened(name, self.locked(name), self.execution, outcome, generation, stored)
 
@@ -102,4 +127,19 @@ class Opener:
             *(keys.pending_generation(""), keys.pending("")),
             *bookkeeping.start_arguments(execution, queue.name, self._ttl)[1:],
         ]
-        return Offer(execution, arguments, lambda name: GatewayLock(redis, keys, name, token, self._lifetime, asked_at))
+
+        def locked(gateway: str) -> GatewayLock:
+            return GatewayLock(redis, keys, gateway, token, self._lifetime, asked_at)
+
+        return Offer(execution, queue, token, arguments, locked)
+
+    def give_back(self, offer: Offer) -> bool:
+        """Queue a job again that was opened without an answer: nobody knew that it was; whether it was.
+
+        Raises:
+            RedisError: try again later.
+        """
+        keys, execution = self._work_queue.keys, offer.execution
+        who = [execution.job_id, execution.id, execution.worker_name, offer.queue.name]
+        arguments = [keys.record(""), keys.lock(""), offer.token, *who]
+        return bool(_GIVE_BACK.run(self._work_queue.redis, [], arguments))

@@ -20,6 +20,7 @@ from shared.log import get_logger
 from shared.models import parse_work
 from shared.queue import WorkQueue
 from workers.jobs import ReclaimJob
+from workers.unbreakable import UnbreakableQueue
 
 log = get_logger(__name__)
 
@@ -61,7 +62,7 @@ _FORGET_IF_EMPTY = "if redis.call('HLEN', KEYS[1]) == 0 then redis.call('SREM', 
 class Recovery:
     """Recovers the jobs of some queues."""
 
-    def __init__(self, redis: Redis, work_queue: WorkQueue, queues: list[Queue]) -> None:
+    def __init__(self, redis: Redis, work_queue: WorkQueue, queues: list[UnbreakableQueue]) -> None:
         self._redis = redis
         self._work_queue = work_queue
         self._queues = queues
@@ -100,9 +101,10 @@ class Recovery:
                     continue
                 if not self._redis.zrem(registry.key, entry):
                     continue
-                job = self._job(job_id)
-                if job is not None and job.get_status(refresh=False) == JobStatus.STARTED:
-                    abandoned.append(job)
+                # One that cannot be read fails with that.
+                found = queue.read(job_id, self._redis.hgetall(ReclaimJob.key_for(job_id)), ReclaimJob)  # type: ignore[arg-type]
+                if found is not None and found[0].get_status(refresh=False) == JobStatus.STARTED:
+                    abandoned.append(found[0])
         self._lockless_since = {entry: at for entry, at in self._lockless_since.items() if entry in lockless}
         return abandoned
 

@@ -15,8 +15,11 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 from rq.suspension import WORKERS_SUSPENDED
 
+from shared.log import get_logger
 from shared.scripts import Script
 from workers.opening import OPEN
 
@@ -29,8 +32,10 @@ if TYPE_CHECKING:
 
     from shared.keys import Keys
     from workers.jobs import ReclaimJob
-    from workers.opening import Opener
+    from workers.opening import Offer, Opener
     from workers.unbreakable import UnbreakableQueue
+
+log = get_logger(__name__)
 
 LOOKED_THROUGH = 5000
 """Jobs of busy gateways that are passed over at most: Redis serves nobody else meanwhile."""
@@ -102,11 +107,12 @@ if redis.call('EXISTS', lock, taken) > 0 then
     return false
 end
 -- What was tried before has something in its meta.
-if #ARGV == 6 or #found == 0 or redis.call('HEXISTS', 'rq:job:' .. job, 'meta') == 1 then
-    redis.call('SET', taken, job, 'PX', ARGV[4])
-    return {found}
+if #ARGV > 6 and #found > 0 and redis.call('HEXISTS', 'rq:job:' .. job, 'meta') == 0 then
+    local opened = open(job, gateway, lock, unpack(ARGV, 7))
+    if opened then return {found, gateway, opened} end
 end
-return {found, gateway, open(job, gateway, lock, unpack(ARGV, 7))}
+redis.call('SET', taken, job, 'PX', ARGV[4])
+return {found}
 """
 )
 
@@ -129,6 +135,8 @@ class Taker:
         """With an `opener`, a job that is waited for is opened as it is taken where that can be (`workers.opening`)."""
         self._redis = redis
         self._opener = opener
+        self._unanswered: Offer | None = None
+        """What a job may have been opened with that we never heard of."""
         self._queues = queues
         self._job_class = job_class
         self._args = [keys.record(""), keys.lock(""), keys.taken(""), int(1000 * TAKEN_SECONDS)]
@@ -149,6 +157,7 @@ class Taker:
         return self._take(pipe, 0)
 
     def _take(self, pipe: Pipeline, start: int) -> tuple[ReclaimJob, Queue] | None:
+        self._settle_unanswered()
         keys = [WORKERS_SUSPENDED, *(queue.key for queue in self._queues)]
         while True:
             _TAKE.join(pipe, keys, [*self._args, LOOKED_THROUGH, start])
@@ -182,7 +191,11 @@ class Taker:
         queue = self._queue(key)
         offer = self._opener.offer(job_id, queue) if self._opener is not None else None
         arguments = [*self._args, job_id, how, *(offer.arguments if offer is not None else ())]
-        answer = _UNLESS_BUSY.run(self._redis, [key, f"{key}:intermediate"], arguments)
+        try:
+            answer = _UNLESS_BUSY.run(self._redis, [key, f"{key}:intermediate"], arguments)
+        except (RedisConnectionError, RedisTimeoutError):
+            self._unanswered = offer
+            raise
         if answer is None:
             return None
         stored, *opening = answer
@@ -194,6 +207,14 @@ class Taker:
             else:
                 opened.take_back(queue)
         return found
+
+    def _settle_unanswered(self) -> None:
+        """See that no gateway stays locked for a job that was opened while Redis was lost."""
+        if self._unanswered is None or self._opener is None:
+            return
+        if self._opener.give_back(self._unanswered):
+            log.warning("job queued again, redis was lost as it was taken", work=self._unanswered.execution.job_id)
+        self._unanswered = None
 
     def _more_comes(self, seconds: float) -> bool:
         """Whether another job comes behind those of busy gateways; when a gateway is free again, nobody says so."""

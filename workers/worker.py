@@ -136,7 +136,7 @@ class ReclaimWorker(SimpleWorker):
             worker_ttl=20,
             maintenance_interval=MAINTENANCE_SECONDS,
         )
-        self._recovery = Recovery(redis, work_queue, list(queues))
+        self._recovery = Recovery(redis, work_queue, queues)
         opener = Opener(self, work_queue, settings, settings.job_timeout + OVERTIME_SECONDS)
         self._taker = Taker(redis, work_queue.keys, queues, ReclaimJob, opener)
         self._taking = threading.Lock()
@@ -274,8 +274,9 @@ class ReclaimWorker(SimpleWorker):
                 self.perform_job(job, queue, self.prepare_execution(job))
         finally:
             if job.opened is not None:
-                # What failed early may have left it locked.
-                job.opened.lock.release()
+                # What failed early may have left it locked; where Redis is away, it runs out by itself.
+                with suppress(RedisError):
+                    job.opened.lock.release()
             clear_contextvars()
 
     def prepare_execution(self, job: ReclaimJob) -> Execution:  # type: ignore[override]

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from workers.places import Pod
 
 PLACES = ("taken", "opened", "looked", "nowhere")
-"""Off the queue, and nothing else done; started, with the gateway's lock, and nothing else done; having looked at the
+"""Off a long queue, and nothing else done; started, with the gateway's lock, and nothing else done; having looked at the
 gateway, and about to change it; not held at all."""
 
 
@@ -46,7 +46,7 @@ class Hold:
         assert place in PLACES
         self._directory = directory
         self._name = name
-        self._place = place
+        self.place = place
         self._starter = os.getppid()
         self.job = ""
         """Id of the job in hand."""
@@ -54,7 +54,7 @@ class Hold:
     def at(self, place: str) -> None:
         """Stay here for as long as the job's file says so, or until whoever started us is gone."""
         hold = self._directory / self.job
-        if place != self._place or not hold.exists():
+        if place != self.place or not hold.exists():
             return
         self.note(self.job)
         while hold.exists() and os.getppid() == self._starter:
@@ -109,6 +109,9 @@ def main() -> None:
     replaced.open_driver, replaced.ReclaimWorker, replaced.Cluster = open_driver, HeldWorker, HeldCluster
     replaced = workers.worker
     replaced.Recovery = NotingRecovery
+    if hold.place == "taken":
+        # What a worker waits for has started when it has it.
+        replaced.Opener = lambda *_: None
     # One job in hand at a time, which is the one that it is caught with.
     settings = load_settings(gateways_at_once=1)
     configure(settings)

@@ -10,13 +10,16 @@ from typing import Any
 import pytest
 from redis import Redis
 from redis.client import Pipeline
+from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.exceptions import WatchError
 
+from shared.connection import connect
 from shared.difference import Gone, Seen
 from shared.errors import WrongClusterError
 from shared.inventory import Inventory, RedisWentBackError
 from shared.models import Confirmation, Release
 from shared.queue import WorkQueue
+from shared.settings import Settings
 from tests.shared.test_difference import A, B, eip
 from tests.vouched import is_vouched, reign
 
@@ -191,6 +194,20 @@ def test_a_commit_that_was_watched_ahead_decides_on_what_is_true_then(
     assert work_queue.queue.get_job_ids() == ["release-u1"]
     assert steps.count("watch") == (1 if meanwhile == "nothing" else 2)
     inventory.verify()
+
+
+def test_a_server_that_does_not_answer_leaves_no_connection_behind(redis: Redis, settings: Settings) -> None:
+    impatient = connect(settings, patience=0.2)
+    inventory = Inventory(WorkQueue(impatient, settings), "c1", "p1")
+    inventory.commit([Seen(eip("u1", A))], 10)
+    inventory.watch_ahead()
+    redis.client_pause(1500)
+    with pytest.raises(RedisTimeoutError):
+        inventory.commit([Gone("u1", "deleted")], 12)
+    assert not impatient.connection_pool._in_use_connections
+    redis.client_unpause()
+    (work,) = inventory.commit([Gone("u1", "deleted")], 12).works
+    assert work.id == "release-u1"
 
 
 @pytest.mark.parametrize("applied", [True, False])

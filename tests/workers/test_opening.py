@@ -9,17 +9,20 @@ from contextlib import contextmanager
 from typing import Any, cast
 
 import pytest
+from redis.exceptions import ConnectionError as RedisConnectionError
 from rq.job import Job, JobStatus
 from rq.serializers import JSONSerializer
 
 from shared.models import Outcome, Work, parse_work
 from shared.queue import WorkQueue
-from shared.settings import Settings
+from shared.settings import Settings, load_settings
 from tests.payloads import release
 from tests.waiting import eventually
+from workers import taking
 from workers.answers import Result
 from workers.failures import GatewayBusyError
 from workers.jobs import ReclaimJob
+from workers.opening import Opener
 from workers.reclaimer import Reclaimer
 from workers.round import Round
 from workers.worker import ReclaimWorker
@@ -207,6 +210,102 @@ def test_a_job_that_names_another_gateway_than_its_record_works_under_its_own_lo
     assert opened == ["gw9"]
     (seen,) = looking.seen
     assert (seen["gateway"], seen["holder"]) == ("gw1", "w1")
+
+
+def test_a_gateway_that_is_no_text_locks_nobody_out(
+    work_queue: WorkQueue, worker: ReclaimWorker, looking: Looking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with waiting(worker, monkeypatch) as opened:
+        with work_queue.redis.pipeline(transaction=True) as pipe:
+            pipe.multi()
+            work_queue.publish(pipe, WORK, "published")
+            pipe.hset(work_queue.keys.record(WORK.id), "gateway", b"gw\xff")
+            pipe.execute()
+        eventually(lambda: status(work_queue, WORK.id) == JobStatus.FINISHED, "the job to end")
+        worker._recovery.take_abandoned()
+        eventually(lambda: nothing_is_left(work_queue, "gw1"), "the gateway to be free", seconds=5)
+    assert opened == ["gw\ufffd"]
+    (seen,) = looking.seen
+    assert (seen["gateway"], seen["holder"]) == ("gw1", "w1")
+
+
+@pytest.mark.parametrize("key", ["pending", "generation"])
+def test_what_cannot_be_read_beside_a_job_is_its_own_trouble(
+    work_queue: WorkQueue, worker: ReclaimWorker, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    keys = work_queue.keys
+    spoilt = {
+        "pending": keys.pending("gw1"),
+        "generation": keys.pending_generation("gw1"),
+        "trace": keys.trace(WORK.id),
+    }
+    with waiting(worker, monkeypatch) as opened:
+        with work_queue.redis.pipeline(transaction=True) as pipe:
+            pipe.multi()
+            work_queue.publish(pipe, WORK, "published")
+            pipe.delete(spoilt[key])
+            pipe.sadd(spoilt[key], "not ours")
+            pipe.execute()
+        eventually(lambda: opened == [None], "the job to be taken")
+        eventually(lambda: not worker.executions, "its end")
+        assert not worker._broken.is_set()
+    assert work_queue.redis.type(spoilt[key]) == b"set"
+
+
+@pytest.mark.parametrize("had_run", [True, False])
+def test_a_job_whose_answer_was_lost_is_queued_again_as_soon_as_redis_is_back(
+    work_queue: WorkQueue,
+    worker: ReclaimWorker,
+    looking: Looking,
+    monkeypatch: pytest.MonkeyPatch,
+    had_run: bool,
+) -> None:
+    run = taking._UNLESS_BUSY.run
+    lost: list[Any] = []
+
+    def lose(*asked: Any) -> Any:
+        if lost:
+            return run(*asked)
+        lost.append(run(*asked) if had_run else None)
+        raise RedisConnectionError("lost for the test")
+
+    monkeypatch.setattr(taking._UNLESS_BUSY, "run", lose)
+    with waiting(worker, monkeypatch) as opened:
+        work_queue.publish_now([WORK], "published")
+        if had_run:
+            eventually(lambda: status(work_queue, WORK.id) == JobStatus.FINISHED, "the job to end", seconds=10)
+        else:
+            eventually(lambda: lost and worker._taker._unanswered is None, "the worker to go on")
+            assert work_queue.queue.intermediate_queue.get_job_ids() == [WORK.id]
+    if had_run:
+        assert opened == [None]
+        assert len(looking.seen) == 1
+        assert nothing_is_left(work_queue, "gw1")
+        job = Job.fetch(WORK.id, connection=work_queue.redis, serializer=JSONSerializer)
+        assert "attempts" not in job.meta
+
+
+def test_a_job_that_cannot_be_read_and_lost_its_worker_fails_with_a_reason(
+    work_queue: WorkQueue, worker: ReclaimWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed in between: it was opened, and nobody has read it."""
+    monkeypatch.setattr("workers.recovery.LOCKLESS_SECONDS", 0.0)
+    queue = worker._taker._queues[-1]
+    offer = Opener(worker, work_queue, load_settings(), 40).offer(WORK.id, queue)
+    work_queue.publish_now([WORK], "published")
+    work_queue.redis.lmove(queue.key, queue.intermediate_queue_key, "LEFT", "RIGHT")
+    work_queue.redis.hset(f"rq:job:{WORK.id}", "created_at", "yesterday")
+    arguments = [*worker._taker._args, WORK.id, "moved", *offer.arguments]
+    taking._UNLESS_BUSY.run(work_queue.redis, [queue.key, queue.intermediate_queue_key], arguments)
+    assert queue.started_job_registry.get_job_ids(cleanup=False) == [WORK.id]
+    work_queue.redis.delete(work_queue.keys.lock("gw1"))
+    assert worker._recovery.take_abandoned() == []
+    assert queue.started_job_registry.get_job_ids(cleanup=False) == []
+    job = Job.fetch(WORK.id, connection=work_queue.redis, serializer=JSONSerializer)
+    assert job.get_status() == JobStatus.FAILED
+    result = job.latest_result()
+    assert result is not None
+    assert "cannot be read" in str(result.exc_string)
 
 
 @pytest.mark.parametrize("record", [None, json.dumps("no hash")])

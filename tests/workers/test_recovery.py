@@ -13,15 +13,20 @@ from shared.models import Outcome, parse_work
 from shared.queue import WorkQueue
 from tests.payloads import release
 from workers import recovery
+from workers.jobs import ReclaimJob
 from workers.lock import GatewayLock
 from workers.recovery import Recovery
+from workers.unbreakable import UnbreakableQueue
 
 pytestmark = pytest.mark.server
 
 
 @pytest.fixture
 def recoveries(work_queue: WorkQueue) -> Recovery:
-    return Recovery(work_queue.redis, work_queue, [work_queue.queue])
+    queue = UnbreakableQueue(
+        work_queue.name, connection=work_queue.redis, serializer=JSONSerializer, job_class=ReclaimJob
+    )
+    return Recovery(work_queue.redis, work_queue, [queue])
 
 
 def published(work_queue: WorkQueue, work_id: str = "release-u1") -> Job:
