@@ -81,4 +81,10 @@ def cases() -> st.SearchStrategy[Case]:
         routes=st.lists(st.sampled_from(ROUTES), max_size=8, unique=True).map(tuple),
         promoting=st.frozensets(st.sampled_from(INTERFACES)),
         targets=st.frozensets(st.sampled_from(targets).map(ip_address), max_size=6),
-    )
+    ).filter(_has_no_next_hop_of_its_own)
+
+
+def _has_no_next_hop_of_its_own(case: Case) -> bool:
+    """Whether each route can be put back: not one by way of the gateway's own address (see `test_plan`)."""
+    own = {address.split("/")[0] for _, address in case.addresses}
+    return not any(route.gateway in own for route in case.routes)

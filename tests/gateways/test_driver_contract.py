@@ -164,6 +164,27 @@ def test_a_default_route_that_was_not_onlink_stays_as_onlink(
     ]
 
 
+def test_a_route_by_way_of_an_own_address_keeps_the_target_where_it_is(
+    driver: Driver, pod: GatewayPod, netns: NetworkNamespace
+) -> None:
+    """Without the target the kernel takes that next hop in no way, so nothing is begun."""
+    set_up(
+        netns,
+        "addr add 10.2.0.1/30 dev net2",
+        "addr add 10.2.0.2/30 dev net1",
+        "route add 10.11.0.0/16 via 10.2.0.1 dev net1",
+    )
+    before = real_kernel.everything(netns)
+    with pytest.raises(PermanentError, match="its next hop is an address of the pod itself"):
+        reclaim(driver, pod, "10.2.0.2")
+    assert real_kernel.everything(netns) == before
+    for onlink in ("", " onlink"):
+        netns.ip("addr", "del", "10.2.0.2/30", "dev", "net1")
+        words = f"route add 10.11.0.0/16 via 10.2.0.1 dev net1{onlink}".split()
+        assert netns.run("ip", *words, check=False).returncode != 0
+        netns.ip("addr", "add", "10.2.0.2/30", "dev", "net1")
+
+
 def test_an_address_goes_from_every_interface(driver: Driver, pod: GatewayPod, netns: NetworkNamespace) -> None:
     set_up(
         netns,

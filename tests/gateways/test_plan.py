@@ -179,6 +179,17 @@ def test_a_route_that_cannot_be_put_back_stops_the_plan_before_anything_is_done(
     assert deleted(plan_deletion(kernel.snapshot(), ips(205))) == [address(205)]  # nothing is lost any more
 
 
+def test_a_route_by_way_of_an_own_address_stops_the_plan_where_only_the_target_let_it_be() -> None:
+    kernel = gateway(205)
+    kernel.add("eth0", "10.1.69.1/24")
+    route = Route("10.9.0.0/24", "net1", gateway="10.1.69.1")
+    kernel.add_route(route)
+    with pytest.raises(PermanentError, match="its next hop is an address of the pod itself"):
+        plan_deletion(kernel.snapshot(), ips(205))
+    kernel.add("net1", "10.1.69.206/24")
+    assert not [step for step in plan_deletion(kernel.snapshot(), ips(205)) if isinstance(step, AddRoute)]
+
+
 def test_the_subnet_of_a_point_to_point_address_is_its_peers() -> None:
     first = Address("net1", IPv4Address("10.7.0.1"), 24, peer=IPv4Address("10.8.0.2"))
     assert str(first.network) == "10.8.0.0/24"

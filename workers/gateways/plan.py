@@ -166,11 +166,7 @@ def _routes_to_put_back(snapshot: Snapshot, doomed: Sequence[Address]) -> list[R
             is_lost = (route.interface, route.destination) in abandoned
         if is_lost:
             if route.unsupported:
-                raise PermanentError(
-                    f"{', '.join(sorted(doomed_ips))} cannot be taken off without losing the route {route}, which "
-                    f"cannot be put back as it was ({', '.join(route.unsupported)}): remove the address by hand, "
-                    "`ip addr del`, and add the route again"
-                )
+                raise _cannot_come_back(route, doomed_ips, ", ".join(route.unsupported))
             gone = route.source in doomed_ips and route.source not in kept_ips
             lost.append(replace(route, source=None) if gone else route)
     if not lost:
@@ -182,11 +178,24 @@ def _routes_to_put_back(snapshot: Snapshot, doomed: Sequence[Address]) -> list[R
         if route.gateway is None and route.destination != "default"
     ]
     return [
-        replace(route, onlink=True)
-        if route.family == 4 and route.gateway is not None and not _reachable(route, on_link)
-        else route
+        route if _reachable(route, on_link) else _as_onlink(route, kept_ips=kept_ips, doomed_ips=doomed_ips)
         for route in lost
     ]
+
+
+def _as_onlink(route: Route, *, kept_ips: set[str], doomed_ips: set[str]) -> Route:
+    """The route for a next hop that no network reaches any more."""
+    if route.gateway in kept_ips:
+        # The kernel takes its own address for a next hop only while a network of the interface has it.
+        raise _cannot_come_back(route, doomed_ips, "its next hop is an address of the pod itself")
+    return replace(route, onlink=True)
+
+
+def _cannot_come_back(route: Route, doomed_ips: set[str], why: str) -> PermanentError:
+    return PermanentError(
+        f"{', '.join(sorted(doomed_ips))} cannot be taken off without losing the route {route}, which "
+        f"cannot be put back as it was ({why}): remove the address by hand, `ip addr del`, and add the route again"
+    )
 
 
 def _reachable(route: Route, on_link: Iterable[tuple[str, IPNetwork]]) -> bool:
