@@ -20,8 +20,8 @@ from rq.worker import WorkerStatus
 from shared.scripts import Script
 
 if TYPE_CHECKING:
+    from redis import Redis
     from redis.client import Pipeline
-    from rq import Queue
     from rq.worker import BaseWorker
 
 START = f"""
@@ -59,21 +59,32 @@ end
 """
 """Lua: a job that has finished is kept for `ttl` seconds from `seconds` (since the epoch) on, and so is its result."""
 
+FORGET = """
+local function forget(job, id, worker, queue)
+    local both = job .. ':' .. id
+    redis.call('DEL', 'rq:execution:' .. both)
+    redis.call('ZREM', 'rq:wip:' .. queue, both)
+    redis.call('ZREM', 'rq:executions:' .. job, id)
+    redis.call('SREM', 'rq:worker:' .. worker .. ':executions', both)
+end
+"""
+"""Lua: a job's execution by a worker is over, or never was."""
+
+_FORGET = Script(FORGET + "forget(unpack(ARGV))")
+
 _FINISH = Script(
     KEEP_FINISHED
+    + FORGET
     + """
 local job, id, worker, queue, started, ended, stamp, seconds, ttl = unpack(ARGV)
-local both, key = job .. ':' .. id, 'rq:worker:' .. worker
+local key = 'rq:worker:' .. worker
 redis.call('HINCRBY', key, 'successful_job_count', 1)
 redis.call('HINCRBYFLOAT', key, 'total_working_time', ARGV[10])
 redis.call('HSET', 'rq:job:' .. job, 'status', ARGV[11], 'ended_at', stamp, 'origin', queue, 'timeout', ARGV[12],
     'result_ttl', ttl)
 keep_finished(job, queue, seconds, ttl, 'type', ARGV[13], 'worker_name', worker, 'return_value', ARGV[14],
     'execution_id', id, 'execution_started_at', started, 'execution_ended_at', ended)
-redis.call('DEL', 'rq:execution:' .. both)
-redis.call('ZREM', 'rq:wip:' .. queue, both)
-redis.call('ZREM', 'rq:executions:' .. job, id)
-redis.call('SREM', key .. ':executions', both)
+forget(job, id, worker, queue)
 if ARGV[15] == '1' then redis.call('HSET', key, 'state', ARGV[16]) end
 """
 )
@@ -114,11 +125,9 @@ def has_started(job: Job, execution: Execution, worker: BaseWorker) -> Execution
     return execution
 
 
-def forget(pipe: Pipeline, execution: Execution, queue: Queue) -> None:
+def forget(redis: Redis, execution: Execution, queue_name: str) -> None:
     """Take an execution back, of a job that cannot even be read."""
-    pipe.delete(execution.key, f"rq:executions:{execution.job_id}")
-    queue.started_job_registry.remove_execution(execution, pipe)
-    pipe.srem(execution.worker_executions_key, execution.composite_key)
+    _FORGET.run(redis, [], [execution.job_id, execution.id, execution.worker_name, queue_name])
 
 
 def finish(pipe: Pipeline, job: Job, execution: Execution, worker: BaseWorker) -> None:

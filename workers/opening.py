@@ -52,18 +52,19 @@ end
 Returns nil, and has done nothing, where something is stored that is not ours.
 """
 
-_GIVE_BACK = Script("""
+_GIVE_BACK = Script(
+    bookkeeping.FORGET
+    + """
 local job, id, worker, queue = unpack(ARGV, 4)
 local gateway = redis.pcall('HGET', ARGV[1] .. job, 'gateway')
 if type(gateway) ~= 'string' or redis.pcall('GET', ARGV[2] .. gateway) ~= ARGV[3] then return 0 end
-local both = job .. ':' .. id
-redis.call('DEL', ARGV[2] .. gateway, 'rq:execution:' .. both, 'rq:executions:' .. job)
-redis.call('ZREM', 'rq:wip:' .. queue, both)
-redis.call('SREM', 'rq:worker:' .. worker .. ':executions', both)
+redis.call('DEL', ARGV[2] .. gateway)
+forget(job, id, worker, queue)
 redis.call('HSET', 'rq:job:' .. job, 'status', 'queued')
 redis.call('LPUSH', 'rq:queue:' .. queue, job)
 return 1
-""")
+"""
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +83,7 @@ class Opened:
     def take_back(self, queue: Queue) -> None:
         """Undo it all, for a job of that queue which cannot even be read."""
         self.lock.release()
-        with self.execution.connection.pipeline(transaction=True) as pipe:
-            bookkeeping.forget(pipe, self.execution, queue)
-            pipe.execute()
+        bookkeeping.forget(self.execution.connection, self.execution, queue.name)
 
 
 @dataclass(frozen=True, slots=True)
