@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any, cast
 
 import pytest
+from redis.client import Pipeline
 from redis.exceptions import ConnectionError as RedisConnectionError
 from rq.job import Job, JobStatus
 from rq.serializers import JSONSerializer
@@ -100,6 +101,16 @@ def waiting(worker: ReclaimWorker, monkeypatch: pytest.MonkeyPatch) -> Iterator[
         assert not thread.is_alive()
 
 
+@contextmanager
+def publishing(work_queue: WorkQueue) -> Iterator[Pipeline]:
+    """The transaction that publishes the work, for what else is to be so by then."""
+    with work_queue.redis.pipeline(transaction=True) as pipe:
+        pipe.multi()
+        work_queue.publish(pipe, WORK, "published")
+        yield pipe
+        pipe.execute()
+
+
 def status(work_queue: WorkQueue, job_id: str) -> JobStatus | None:
     return Job.fetch(job_id, connection=work_queue.redis, serializer=JSONSerializer).get_status()
 
@@ -157,11 +168,8 @@ def test_where_the_work_was_done_already_its_job_ends_with_that(
     work_queue: WorkQueue, worker: ReclaimWorker, looking: Looking, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with waiting(worker, monkeypatch) as opened:
-        with work_queue.redis.pipeline(transaction=True) as pipe:
-            pipe.multi()
-            work_queue.publish(pipe, WORK, "published")
+        with publishing(work_queue) as pipe:
             work_queue.records.close(pipe, WORK, Outcome.RECLAIMED)
-            pipe.execute()
         eventually(lambda: status(work_queue, WORK.id) == JobStatus.FINISHED, "the job to end")
     assert opened == ["gw1"]
     assert looking.seen == []
@@ -172,11 +180,8 @@ def test_a_job_that_cannot_be_read_leaves_nothing_behind(
     work_queue: WorkQueue, worker: ReclaimWorker, looking: Looking, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with waiting(worker, monkeypatch) as opened:
-        with work_queue.redis.pipeline(transaction=True) as pipe:
-            pipe.multi()
-            work_queue.publish(pipe, WORK, "published")
+        with publishing(work_queue) as pipe:
             pipe.hset(f"rq:job:{WORK.id}", "created_at", "yesterday")
-            pipe.execute()
         failed = work_queue.queue.failed_job_registry
         eventually(lambda: failed.get_job_ids() == [WORK.id], "the job to fail")
         eventually(lambda: nothing_is_left(work_queue, "gw1"), "the gateway to be free", seconds=5)
@@ -200,11 +205,8 @@ def test_a_job_that_names_another_gateway_than_its_record_works_under_its_own_lo
     work_queue: WorkQueue, worker: ReclaimWorker, looking: Looking, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with waiting(worker, monkeypatch) as opened:
-        with work_queue.redis.pipeline(transaction=True) as pipe:
-            pipe.multi()
-            work_queue.publish(pipe, WORK, "published")
+        with publishing(work_queue) as pipe:
             pipe.hset(work_queue.keys.record(WORK.id), "gateway", "gw9")
-            pipe.execute()
         eventually(lambda: status(work_queue, WORK.id) == JobStatus.FINISHED, "the job to end")
         eventually(lambda: nothing_is_left(work_queue, "gw1", "gw9"), "the gateways to be free", seconds=5)
     assert opened == ["gw9"]
@@ -216,11 +218,8 @@ def test_a_gateway_that_is_no_text_locks_nobody_out(
     work_queue: WorkQueue, worker: ReclaimWorker, looking: Looking, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with waiting(worker, monkeypatch) as opened:
-        with work_queue.redis.pipeline(transaction=True) as pipe:
-            pipe.multi()
-            work_queue.publish(pipe, WORK, "published")
+        with publishing(work_queue) as pipe:
             pipe.hset(work_queue.keys.record(WORK.id), "gateway", b"gw\xff")
-            pipe.execute()
         eventually(lambda: status(work_queue, WORK.id) == JobStatus.FINISHED, "the job to end")
         worker._recovery.take_abandoned()
         eventually(lambda: nothing_is_left(work_queue, "gw1"), "the gateway to be free", seconds=5)
@@ -240,12 +239,9 @@ def test_what_cannot_be_read_beside_a_job_is_its_own_trouble(
         "trace": keys.trace(WORK.id),
     }
     with waiting(worker, monkeypatch) as opened:
-        with work_queue.redis.pipeline(transaction=True) as pipe:
-            pipe.multi()
-            work_queue.publish(pipe, WORK, "published")
+        with publishing(work_queue) as pipe:
             pipe.delete(spoilt[key])
             pipe.sadd(spoilt[key], "not ours")
-            pipe.execute()
         eventually(lambda: opened == [None], "the job to be taken")
         eventually(lambda: not worker.executions, "its end")
         assert not worker._broken.is_set()
@@ -317,13 +313,10 @@ def test_a_job_without_a_record_of_ours_is_opened_by_its_worker(
     record: str | None,
 ) -> None:
     with waiting(worker, monkeypatch) as opened:
-        with work_queue.redis.pipeline(transaction=True) as pipe:
-            pipe.multi()
-            work_queue.publish(pipe, WORK, "published")
+        with publishing(work_queue) as pipe:
             pipe.delete(work_queue.keys.record(WORK.id))
             if record is not None:
                 pipe.set(work_queue.keys.record(WORK.id), record)
-            pipe.execute()
         eventually(lambda: opened == [None], "the job to be taken")
         if record is None:
             eventually(lambda: status(work_queue, WORK.id) == JobStatus.FINISHED, "the job to end")
