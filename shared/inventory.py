@@ -283,7 +283,7 @@ class Inventory:
             *(self._keys.cluster, self._keys.producers, self._keys.inventory),
             *(self._keys.tombstones, self._keys.checkpoint, self._keys.vouched),
         ]
-        cluster, mark, eips, released, checkpoint, vouched, reign = _LOOK.ask(pipe, keys, [self.producer, *uids])
+        cluster, mark, eips, released, checkpoint, vouched, reign = _LOOK.run(pipe, keys, [self.producer, *uids])
         _expect(cluster, self.work_queue, self.cluster)
         if _mark_in(mark) not in self._marks:
             raise RedisWentBackError("Redis does not know the last commit of this producer: it came back older")

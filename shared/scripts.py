@@ -33,19 +33,13 @@ class Script:
             loaded.add(self._sha)
         pipe.evalsha(self._sha, len(keys), *keys, *args)
 
-    def ask(self, pipe: Pipeline, keys: Sequence[str], args: Sequence[Any]) -> Any:
-        """Run it now in a pipeline that has watched keys and not begun its transaction; what it returns."""
-        try:
-            return pipe.evalsha(self._sha, len(keys), *keys, *args)
-        except NoScriptError:
-            pipe.script_load(self._text)
-            return pipe.evalsha(self._sha, len(keys), *keys, *args)
-
     def run(self, redis: Redis, keys: Sequence[str], args: Sequence[Any]) -> Any:
-        """Run it now; what it returns."""
-        with redis.pipeline(transaction=False) as pipe:
-            self.join(pipe, keys, args)
-            return pipe.execute()[-1]
+        """Run it now; what it returns. A pipeline that has watched keys, and not begun its transaction, will do."""
+        try:
+            return redis.evalsha(self._sha, len(keys), *keys, *args)
+        except NoScriptError:
+            redis.script_load(self._text)
+            return redis.evalsha(self._sha, len(keys), *keys, *args)
 
 
 _LOADED: WeakKeyDictionary[Pipeline, tuple[list[Any], set[str]]] = WeakKeyDictionary()
