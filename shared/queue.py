@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from rq import Queue
-from rq.job import Job
+from rq.job import Job, JobStatus
 from rq.serializers import JSONSerializer
 
 from shared.keys import Keys
@@ -17,6 +17,7 @@ from shared.metrics import PUBLISHED
 from shared.models import Work, work_to_dict
 from shared.records import Records
 from shared.reports import Reports
+from shared.scripts import TRY, Script
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -31,6 +32,22 @@ JOB_FUNCTION = "workers.jobs.run"
 
 FAILURE_SECONDS = 365 * 86400
 """How long RQ keeps a failed job."""
+
+
+_ENQUEUE = Script(
+    TRY
+    + """
+local queues, queue, job, pending, generation = unpack(KEYS)
+local work, payload, push = unpack(ARGV)
+try(redis.call, 'HSET', pending, work, payload)
+try(redis.call, 'INCRBY', generation, 1)
+try(redis.call, 'SADD', queues, queue)
+try(redis.call, 'HSET', job, unpack(ARGV, 4))
+try(redis.call, push, queue, work)
+return failure
+"""
+)
+"""Whoever holds the gateway's lock is let know of the work, and it gets a job as RQ enqueues one."""
 
 
 class WorkQueue:
@@ -62,31 +79,34 @@ class WorkQueue:
 
     def job(self, work: Work) -> Job:
         """The RQ job that carries a piece of work."""
-        return Job.create(
+        job = Job.create(
             JOB_FUNCTION,
             kwargs={"payload": work_to_dict(work)},
             id=work.id,
             connection=self.redis,
-            serializer=JSONSerializer,
             description=describe(work),
             timeout=self._settings.job_timeout,
             result_ttl=int(self._settings.history_days * 86400),
             failure_ttl=FAILURE_SECONDS,
             origin=self.name,
+            status=JobStatus.QUEUED,
         )
+        use_json(job)
+        job.enqueued_at = job.created_at
+        return job
 
     def publish(self, pipe: Pipeline, work: Work, event: str, **details: Any) -> None:
         """Queue into the caller's transaction, after its `multi()`: the record, the pending entry and the job."""
         self.records.open(pipe, work, event, gateway=work.gateway, **details)
-        self.add_pending(pipe, work)
+        job, keys, gateway = self.job(work), self.keys, work.gateway
+        theirs = [Queue.redis_queues_keys, self.queue.key, job.key]
+        ours = [keys.pending(gateway), keys.pending_generation(gateway)]
         # Whoever waits for an address back is served before whoever waits for one to go.
-        self.queue.enqueue_job(self.job(work), pipeline=pipe, at_front=work.kind == "confirmation")
-
-    def add_pending(self, pipe: Pipeline, work: Work) -> None:
-        """Let whoever holds the gateway's lock know of the work."""
-        pipe.hset(self.keys.pending(work.gateway), work.id, work.model_dump_json())
-        pipe.incr(self.keys.pending_generation(work.gateway))
-        pipe.sadd(self.keys.pending_gateways, work.gateway)
+        push = "LPUSH" if work.kind == "confirmation" else "RPUSH"
+        fields = [told for field in job.to_dict().items() for told in field]
+        _ENQUEUE.join(pipe, [*theirs, *ours], [work.id, work.model_dump_json(), push, *fields])
+        # No script: a server that takes no writes refuses the transaction for it, before any of it is done.
+        pipe.sadd(keys.pending_gateways, gateway)
 
     def publish_now(self, works: Sequence[Work], event: str, **details: Any) -> None:
         """Publish in a transaction of its own."""
@@ -96,6 +116,11 @@ class WorkQueue:
                 self.publish(pipe, work, event, **details)
             pipe.execute()
         count_published(works)
+
+
+def use_json(job: Job) -> None:
+    """Let the job be written and read as JSON. RQ's constructor takes a serializer too, and takes long to check it."""
+    job.serializer = JSONSerializer
 
 
 def count_published(works: Iterable[Work]) -> None:

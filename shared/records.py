@@ -10,8 +10,8 @@ import json
 import time
 from typing import TYPE_CHECKING, Any
 
-from shared.models import Outcome, Work, parse_work, work_to_dict
-from shared.scripts import Script
+from shared.models import Outcome, Work, parse_work
+from shared.scripts import TRY, Script
 from shared.tally import Tally
 
 if TYPE_CHECKING:
@@ -51,7 +51,19 @@ end
 """
 """Lua: add a line to a trace; see `Records.to_append`."""
 
-_INDEX = Script(_FIND + "for _, index in ipairs(KEYS) do find(index, ARGV[1], ARGV[2], ARGV[3]) end")
+_OPEN = Script(
+    TRY
+    + _FIND
+    + APPEND
+    + """
+try(redis.call, 'HSET', KEYS[1], 'payload', ARGV[4], 'gateway', ARGV[5])
+try(redis.call, 'HSETNX', KEYS[1], 'published_at', ARGV[3])
+try(redis.call, 'EXPIRE', KEYS[1], ARGV[7])
+for number = 3, #KEYS do try(find, KEYS[number], ARGV[1], ARGV[2], ARGV[3]) end
+try(append, KEYS[2], ARGV[6], ARGV[7])
+return failure
+"""
+)
 
 _CLOSE = Script(
     _FIND
@@ -64,7 +76,7 @@ for _, number in ipairs({1, 3}) do redis.call('EXPIRE', KEYS[number], ARGV[6]) e
 for number = 4, #KEYS do find(KEYS[number], ARGV[1], ARGV[2], ARGV[3]) end
 """
 )
-"""A round records hundreds of outcomes at once, and of each of them a single command is what takes least time."""
+"""A round records hundreds of outcomes at once: a single command for each of them is what takes least time."""
 
 _TELL = Script(
     APPEND
@@ -91,14 +103,11 @@ class Records:
 
     def open(self, pipe: Pipeline, work: Work, event: str, **details: Any) -> None:
         """Start the record of work that is being published, or continue it when it is published again."""
-        key = self._keys.record(work.id)
-        pipe.hset(key, mapping={"payload": json.dumps(work_to_dict(work)), "gateway": work.gateway})
-        pipe.hsetnx(key, "published_at", repr(time.time()))
-        pipe.expire(key, self._unfinished_seconds)
-        now = time.time()
-        # Let it be found by what a person would look it up by.
-        _INDEX.join(pipe, self._indexes(work), [work.id, now + self._unfinished_seconds, now])
-        self.trace(pipe, work.id, event, **details)
+        now, seconds = time.time(), self._unfinished_seconds
+        # In the indexes it is found by what a person would look it up by.
+        keys = [self._keys.record(work.id), self._keys.trace(work.id), *self._indexes(work)]
+        args = [work.id, now + seconds, now, work.model_dump_json(), work.gateway, *self.to_append(event, **details)]
+        _OPEN.join(pipe, keys, args)
 
     def trace(self, pipe: Pipeline, work_id: str, event: str, **details: Any) -> None:
         """Append one event to the life of a piece of work."""

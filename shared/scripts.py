@@ -19,6 +19,17 @@ if TYPE_CHECKING:
     from redis.client import Pipeline
 
 
+TRY = """
+local failure
+local function try(step, ...)
+    local done, why = pcall(step, ...)
+    if not done then failure = failure or (type(why) == 'table' and why or redis.error_reply(why)) end
+end
+"""
+"""Lua: steps of which each is tried, as the commands of a transaction are: what is stored beside them, and is not ours,
+keeps none of the others from being done. The script returns `failure`, the first one, at its end."""
+
+
 class Script:
     """One script."""
 

@@ -23,3 +23,9 @@ RELEASE: dict[str, Any] = {
 def release(**fields: Any) -> dict[str, Any]:
     """A release's payload."""
     return {**RELEASE, **fields}
+
+
+def confirmation(**fields: Any) -> dict[str, Any]:
+    """A confirmation's payload."""
+    common = {field: value for field, value in RELEASE.items() if field not in ("reason", "was_ready")}
+    return {**common, "kind": "confirmation", **fields}

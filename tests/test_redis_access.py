@@ -35,7 +35,8 @@ pytestmark = [pytest.mark.kernel, pytest.mark.server]
 
 MakeProduct = Callable[..., Product]
 PASSWORD = "hunter2"
-DOCUMENT = Path(__file__).parent.parent / "docs" / "redis.md"
+ROOT = Path(__file__).parent.parent
+DOCUMENT = ROOT / "docs" / "redis.md"
 
 
 @pytest.fixture(params=IMPLEMENTATIONS)
@@ -162,6 +163,14 @@ class TestAcl:
             client: Any = server.client
             client.execute_command("ACL", "SETUSER", "eip-reclaimer", *rules)
             yield server
+
+    def test_it_names_each_command_of_the_scripts(self) -> None:
+        """One that may not be called ends a script half-way."""
+        named = set(re.findall(r"\+([a-z]+)", DOCUMENT.read_text()))
+        sources = "".join(path.read_text() for room in ("shared", "workers") for path in (ROOT / room).rglob("*.py"))
+        called = {command.lower() for command in re.findall(r"redis\.p?call(?:\(|, )'([A-Z]+)'", sources)}
+        assert {"hset", "incrby", "hscan"} <= called
+        assert called <= named
 
     @staticmethod
     def url(server: RedisServer) -> str:

@@ -10,6 +10,7 @@ from rq.serializers import JSONSerializer
 
 from shared.log import get_logger
 from shared.metrics import JOBS_FAILED
+from shared.queue import use_json
 
 log = get_logger(__name__)
 
@@ -29,7 +30,8 @@ class UnbreakableQueue(Queue):
             self.intermediate_queue.remove(job_id)
             return None
         try:
-            job = job_class(job_id, connection=self.connection, serializer=JSONSerializer)
+            job = job_class(job_id, connection=self.connection)
+            use_json(job)
             job.restore(stored)
         except Exception as error:  # whatever a forged hash makes RQ raise
             reason = f"the job's record in Redis cannot be read ({type(error).__name__}: {error}); drop it"

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from shared.errors import InvalidPayloadError
 from shared.models import EIP, Audit, Confirmation, Release, parse_work, work_to_dict
-from tests.payloads import RELEASE
+from tests.payloads import RELEASE, confirmation
 
 COMMON = ("id", "cluster", "gateway", "eip", "uid", "namespace", "seen_at")
-CONFIRMATION = {**{key: RELEASE[key] for key in (*COMMON, "addresses", "subnet")}, "kind": "confirmation"}
+CONFIRMATION = confirmation()
 AUDIT = {**{key: RELEASE[key] for key in COMMON}, "kind": "audit", "reason": "deleted", "apply": False}
 
 

@@ -18,6 +18,7 @@ from shared.models import Outcome, Work, parse_work
 from shared.queue import WorkQueue
 from shared.settings import Settings, load_settings
 from tests.payloads import release
+from tests.pending import leave_pending
 from tests.waiting import eventually
 from workers import taking
 from workers.answers import Result
@@ -128,10 +129,7 @@ def test_it_has_started_and_has_its_gateway_and_what_is_pending_there(
     work_queue: WorkQueue, worker: ReclaimWorker, looking: Looking, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = parse_work(release(id="release-other", addresses=["192.0.2.99"]))
-    with work_queue.redis.pipeline() as pipe:
-        work_queue.records.open(pipe, other, "published")
-        work_queue.add_pending(pipe, other)
-        pipe.execute()
+    leave_pending(work_queue, other)
     with waiting(worker, monkeypatch) as opened:
         work_queue.publish_now([WORK], "published")
         eventually(lambda: status(work_queue, WORK.id) == JobStatus.FINISHED, "the job to end")

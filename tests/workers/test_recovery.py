@@ -12,6 +12,7 @@ from rq.serializers import JSONSerializer
 from shared.models import Outcome, parse_work
 from shared.queue import WorkQueue
 from tests.payloads import release
+from tests.pending import leave_pending
 from workers import recovery
 from workers.jobs import ReclaimJob
 from workers.lock import GatewayLock
@@ -176,10 +177,9 @@ def test_a_job_that_is_in_no_list_is_queued_again(
 def test_pending_work_that_is_done_or_unreadable_is_forgotten(work_queue: WorkQueue, recoveries: Recovery) -> None:
     keys, redis = work_queue.keys, work_queue.redis
     work = parse_work(release())
+    leave_pending(work_queue, work)
     with redis.pipeline() as pipe:
-        work_queue.records.open(pipe, work, "published")
         work_queue.records.close(pipe, work, Outcome.RECLAIMED)
-        work_queue.add_pending(pipe, work)
         pipe.hset(keys.pending("gw1"), "odd", "no json")
         pipe.execute()
     recoveries.requeue_orphans()
