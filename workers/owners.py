@@ -51,9 +51,9 @@ class Owners:
     def add(self, eip: EIP) -> None:
         """Count an EIP of the gateway in."""
         self.eips[eip.uid] = eip
-        state = "terminating EIP" if eip.terminating else "EIP"
-        self.by_address |= dict.fromkeys(eip.addresses, f"{state} {eip.name}")
-        self._names |= dict.fromkeys(eip.addresses, eip.name)
+        for address in eip.addresses:
+            self.by_address[address] = f"terminating EIP {eip.name}" if eip.terminating else f"EIP {eip.name}"
+            self._names[address] = eip.name
 
     def add_known(self, address: str, uid: str) -> None:
         """Count in an owner that only the inventory tells of."""
@@ -62,7 +62,8 @@ class Owners:
 
     def add_unreadable(self, addresses: Iterable[str]) -> None:
         """Count in what an object that cannot be read claims."""
-        self.by_address = {**dict.fromkeys(addresses, UNREADABLE), **self.by_address}
+        for address in addresses:
+            self.by_address.setdefault(address, UNREADABLE)
 
 
 class Ownership:

@@ -22,6 +22,13 @@ GATEWAY_LABEL = "ovn.kubernetes.io/vpc-nat-gw-name"
 """On an EIP: its gateway; set by the controller a moment after creation."""
 
 
+_EIP_TEXTS = (
+    *("name", "uid", "resourceVersion"),
+    *("natGwDp", "externalSubnet", "namespace", "v4ip", "v6ip", "ip"),
+)
+_TEXT_OR_NOTHING = {str, type(None)}
+
+
 def read_eip(obj: object) -> EIP:
     """An `IptablesEIP` as the API sent it.
 
@@ -29,20 +36,50 @@ def read_eip(obj: object) -> EIP:
         MalformedObjectError: it lacks what every EIP has, or holds something that is no address.
     """
     metadata, spec, status = _sections(obj)
-    name = _text(metadata, "name")
+    texts = (
+        *(metadata.get("name"), metadata.get("uid"), metadata.get("resourceVersion")),
+        *(spec.get("natGwDp"), spec.get("externalSubnet"), spec.get("namespace")),
+        *(spec.get("v4ip"), spec.get("v6ip"), status.get("ip")),
+    )
+    if not _TEXT_OR_NOTHING.issuperset(map(type, texts)):
+        field, value = next(
+            each for each in zip(_EIP_TEXTS, texts, strict=True) if type(each[1]) not in _TEXT_OR_NOTHING
+        )
+        raise MalformedObjectError(f"{field} is {value!r}, not text")
+    deleted = str(metadata["deletionTimestamp"]) if "deletionTimestamp" in metadata else None
+    ready = status.get("ready") is True
+    # All three are written after `eip-add` only (kube-ovn-facts, §2).
+    placed = ready or bool(status.get("ip") or spec.get("macAddress"))
+    return _eip(*texts, ready, placed, deleted, str(metadata.get("creationTimestamp")))
+
+
+@lru_cache(maxsize=1 << 12)
+def _eip(
+    name: str | None,
+    uid: str | None,
+    version: str | None,
+    gateway: str | None,
+    subnet: str | None,
+    namespace: str | None,
+    v4ip: str | None,
+    v6ip: str | None,
+    ip: str | None,
+    ready: bool,
+    placed: bool,
+    deleted: str | None,
+    created: str,
+) -> EIP:
+    """The EIP that an object with these fields is; remembered, since a worker is told of the same ones at each look."""
     where = f"IptablesEIP {name or '<unnamed>'}"
-    uid, version = _text(metadata, "uid"), _text(metadata, "resourceVersion")
-    gateway = _text(spec, "natGwDp")
-    if not (name and uid and version.isdigit()):
+    if not (name and uid and version and version.isdigit()):
         raise MalformedObjectError(f"{where} has no name, uid or numeric resourceVersion")
     if not gateway:
         raise MalformedObjectError(f"{where} names no gateway in spec.natGwDp")
-    subnet, namespace = _text(spec, "externalSubnet"), _text(spec, "namespace")
     for value in (gateway, subnet, namespace):
         if value and not _can_be_name(value):
             raise MalformedObjectError(f"{where}: {value!r} cannot be an object's name")
     try:
-        addresses = _claimed(_text(spec, "v4ip"), _text(spec, "v6ip"), _text(status, "ip"))
+        addresses = _claimed(v4ip or "", v6ip or "", ip or "")
     except ValueError as error:
         raise MalformedObjectError(f"{where}: {error}") from None
     return EIP(
@@ -50,14 +87,13 @@ def read_eip(obj: object) -> EIP:
         name=name,
         gateway=gateway,
         addresses=addresses,
-        subnet=subnet,
-        namespace=namespace,
-        ready=status.get("ready") is True,
-        # All three are written after `eip-add` only (kube-ovn-facts, §2).
-        placed=status.get("ready") is True or bool(_text(status, "ip") or _text(spec, "macAddress")),
-        terminating_since=_seconds(metadata["deletionTimestamp"]) if "deletionTimestamp" in metadata else None,
+        subnet=subnet or "",
+        namespace=namespace or "",
+        ready=ready,
+        placed=placed,
+        terminating_since=_seconds(deleted) if deleted is not None else None,
         resource_version=int(version),
-        created=_seconds(metadata.get("creationTimestamp")),
+        created=_seconds(created),
     )
 
 

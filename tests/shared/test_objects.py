@@ -73,6 +73,30 @@ def test_an_eip_without_status_is_not_ready() -> None:
 
 
 @pytest.mark.parametrize(
+    ("change", "field", "value"),
+    [
+        ({"metadata": {"name": "another"}}, "name", "another"),
+        ({"metadata": {"uid": "another"}}, "uid", "another"),
+        ({"metadata": {"resourceVersion": "778"}}, "resource_version", 778),
+        ({"metadata": {"creationTimestamp": {}}}, "created", 0.0),
+        ({"metadata": {"deletionTimestamp": None}}, "terminating_since", 0.0),
+        ({"spec": {"natGwDp": "gw2"}}, "gateway", "gw2"),
+        ({"spec": {"externalSubnet": "another"}}, "subnet", "another"),
+        ({"spec": {"namespace": "another"}}, "namespace", "another"),
+        ({"spec": {"v4ip": "10.1.69.99"}, "status": {"ip": ""}}, "addresses", ("10.1.69.99",)),
+        ({"status": {"ready": 1}}, "ready", False),
+    ],
+)
+def test_an_eip_is_read_as_it_is_whatever_is_remembered_of_one_like_it(
+    change: dict[str, Any], field: str, value: object
+) -> None:
+    like_it = read_eip(EIP)
+    assert getattr(like_it, field) != value
+    assert getattr(read_eip(eip(**change)), field) == value
+    assert read_eip(EIP) == like_it
+
+
+@pytest.mark.parametrize(
     ("obj", "told"),
     [
         (None, "without metadata"),
@@ -87,7 +111,9 @@ def test_an_eip_without_status_is_not_ready() -> None:
         (eip(spec={"natGwDp": ""}), "names no gateway"),
         (eip(spec={"natGwDp": "gw 1"}), "cannot be an object's name"),
         (eip(spec={"externalSubnet": "a/b"}), "cannot be an object's name"),
-        (eip(spec={"v4ip": 17}), "not text"),
+        (eip(spec={"v4ip": 17}), "v4ip is 17, not text"),
+        (eip(spec={"v4ip": {}}), "not text"),
+        (eip(status={"ip": ["10.1.69.206"]}), "not text"),
         (eip(spec={"v4ip": "10.1.69"}), "10.1.69"),
         (eip(spec={"v6ip": "::ffff:10.1.69.206"}), "IPv4-mapped"),
         (eip(status={"ip": "10.1.69.205 or so"}), "or so"),
