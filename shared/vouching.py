@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 from shared.scripts import Script
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from redis.client import Pipeline
 
     from shared.keys import Keys
@@ -24,9 +26,17 @@ REIGN = """(
 )"""
 """Lua: what names this server's reign."""
 
-_ASK = Script(f"return redis.call('GET', KEYS[1]) == {REIGN} and 1 or 0")
+_ASK = Script(f"""
+local told = {{ redis.call('GET', KEYS[1]) == {REIGN} and 1 or 0 }}
+for number = 2, #KEYS do told[number] = redis.call('SRANDMEMBER', KEYS[number]) end
+return told
+""")
 
 
-def ask_if_vouched(pipe: Pipeline, keys: Keys) -> None:
-    """Ask in the caller's transaction; its last answer is 1 where what it is told of the inventory can be relied on."""
-    _ASK.join(pipe, [keys.vouched], [])
+def ask_if_vouched(pipe: Pipeline, keys: Keys, sets: Sequence[str] = ()) -> None:
+    """Ask in the caller's transaction, and for a member of each of these sets.
+
+    The last answer is a list: 1 where what it is told of the inventory can be relied on, else 0; then the members, None
+    where a set has none.
+    """
+    _ASK.join(pipe, [keys.vouched, *sets], [])

@@ -23,4 +23,4 @@ def is_vouched(work_queue: WorkQueue) -> bool:
     """Whether workers believe the inventory."""
     with work_queue.redis.pipeline() as pipe:
         ask_if_vouched(pipe, work_queue.keys)
-        return bool(pipe.execute()[-1])
+        return bool(pipe.execute()[-1][0])

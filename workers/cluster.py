@@ -49,14 +49,11 @@ class Cluster(Places):
         asked = sorted(set(map(str, addresses)))
         with self._work_queue.redis.pipeline(transaction=True) as pipe:
             record(pipe)
-            recorded = len(pipe)
-            for address in asked:
-                pipe.srandmember(self._work_queue.keys.owners(gateway, address))
-            ask_if_vouched(pipe, self._work_queue.keys)
-            answers = pipe.execute()
-        known: list[bytes | None] = answers[recorded : recorded + len(asked)]
+            keys = self._work_queue.keys
+            ask_if_vouched(pipe, keys, [keys.owners(gateway, address) for address in asked])
+            vouched, *known = pipe.execute()[-1]
         owners = Ownership(self._eips_of(gateway)).of(gateway)
-        owners.vouched = bool(answers[-1])
+        owners.vouched = bool(vouched)
         for address, uid in zip(asked, known, strict=True):
             if uid and address not in owners.by_address:
                 owners.add_known(address, uid.decode())

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from redis import Redis
 from redis.client import Pipeline
@@ -33,6 +33,11 @@ class Intent:
     """Id of the work it was meant to be taken away for."""
     at: float
     """Seconds since the epoch."""
+
+    def to_json(self) -> str:
+        """For Redis."""
+        told = {"interface": self.interface, "prefix_length": self.prefix_length, "work": self.work, "at": self.at}
+        return json.dumps(told)
 
 
 class Intents:
@@ -54,7 +59,7 @@ class Intents:
         for work_id, addresses in found.items():
             for address in addresses:
                 intent = Intent(address.interface, address.prefix_length, work_id, time.time())
-                pipe.set(self._keys.intent(gateway, str(address.ip)), json.dumps(asdict(intent)), ex=self._lifetime)
+                pipe.set(self._keys.intent(gateway, str(address.ip)), intent.to_json(), ex=self._lifetime)
 
     def ask_for(self, pipe: Pipeline, gateway: str, releases: Sequence[Release]) -> None:
         """Ask in the caller's pipeline what `left_by` reads; one answer."""
