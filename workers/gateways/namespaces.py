@@ -93,11 +93,11 @@ class DirectoryLocator:
     """Finds the namespace as `<directory>/<pod uid>`: a bind mount of it, or a symbolic link to one."""
 
     def __init__(self, directory: Path | str) -> None:
-        self._directory = Path(directory)
+        self._directory = str(directory)
 
     def open(self, pod: GatewayPod) -> int:
         """See `NamespaceLocator.open`."""
-        path = self._directory / checked_uid(pod)
+        path = f"{self._directory}/{checked_uid(pod)}"
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError as error:
@@ -146,7 +146,7 @@ def _check(descriptor: int, pod: GatewayPod, proc: Path) -> None:
             f"what was found for pod {pod.name} is no network namespace: its runtime has not finished making it, "
             "or another directory of namespaces has to be set"
         )
-    for owner, path in (("host", proc / "1" / "ns" / "net"), ("worker", Path("/proc/thread-self/ns/net"))):
+    for owner, path in (("host", f"{proc}/1/ns/net"), ("worker", "/proc/thread-self/ns/net")):
         try:
             foreign = os.stat(path)
         except OSError:

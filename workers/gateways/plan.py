@@ -125,6 +125,8 @@ def _doomed(snapshot: Snapshot, targets: Collection[IPAddress], untouchable: Col
 def _bridges(snapshot: Snapshot, doomed: Collection[Address], primaries: Iterable[Address]) -> list[Address]:
     """Second entries for the addresses that stay when these primaries go, of those that have none yet."""
     subnets = {(primary.interface, primary.network) for primary in primaries if primary.prefix_length < 32}
+    if not subnets:
+        return []
     present = {(address.interface, address.ip, address.prefix_length) for address in snapshot.addresses}
     going = set(doomed)
     return [
