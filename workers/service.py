@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 import sys
 import threading
@@ -85,6 +86,8 @@ def run(settings: Settings, *, burst: bool = False) -> None:
     """
     stop = threading.Event()
     sys.setswitchinterval(SWITCH_SECONDS)
+    # What was imported stays: to look through it for garbage, now and then, would hold a release up for 70 ms.
+    gc.freeze()
 
     def end(number: int, _frame: FrameType | None) -> None:
         stop.set()
