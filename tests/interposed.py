@@ -25,8 +25,8 @@ class InterposedDriver:
         with self._driver.open(pod) as gateway:
             yield _InterposedGateway(gateway, self._before_change)
 
-    def close(self) -> None:
-        self._driver.close()
+    def close(self, unused_for: float = 0.0) -> None:
+        self._driver.close(unused_for)
 
 
 class _InterposedGateway:

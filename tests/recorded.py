@@ -33,8 +33,8 @@ class RecordingDriver:
         with self._driver.open(pod) as gateway:
             yield _RecordedGateway(pod.name, gateway, self._acts)
 
-    def close(self) -> None:
-        self._driver.close()
+    def close(self, unused_for: float = 0.0) -> None:
+        self._driver.close(unused_for)
 
 
 class _RecordedGateway:

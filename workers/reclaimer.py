@@ -125,9 +125,9 @@ class Reclaimer:
             _, held, ended, generation, stored, *_ = pipe.execute()[others:]
         return asked.answered(held), ended, generation, stored
 
-    def rest(self) -> None:
-        """Let go of what the calling thread kept open."""
-        self._round.rest()
+    def rest(self, unused_for: float = 0.0) -> None:
+        """Let go of what is open for later, and has not been used for so many seconds."""
+        self._round.rest(unused_for)
 
     def _work_off(
         self,

@@ -71,9 +71,9 @@ class Round:
         """Since when Redis has been met that no producer has vouched for, on the monotonic clock."""
         self._audits = GatewayAudits(work_queue, self._looks, settings, self._inside)
 
-    def rest(self) -> None:
-        """Let go of what this thread kept open, since there is nothing to do for it."""
-        self._driver.close()
+    def rest(self, unused_for: float = 0.0) -> None:
+        """Let go of what is open for later, and has not been used for so many seconds."""
+        self._driver.close(unused_for)
 
     def work_off(
         self, gateway_name: str, works: Sequence[Work], fence: Callable[[], None], pods_done: Collection[str]

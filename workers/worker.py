@@ -70,7 +70,7 @@ ALONE_SECONDS = 0.006
 address is gone. A thread that looked for the next job meanwhile would take a tenth of that time from it."""
 HEARTBEAT_SECONDS = 5.0
 IDLE_SECONDS = 30.0
-"""A thread without a job for so long lets go of what its driver keeps open."""
+"""A thread without a job for so long sees to it that the driver lets go of what none has used for as long."""
 RECONNECT_SECONDS = 1.0
 MAINTENANCE_SECONDS = 2
 ORPHANS_SECONDS = 10
@@ -222,7 +222,7 @@ class ReclaimWorker(SimpleWorker):
         while not (self._stop.is_set() or self._broken.is_set()):
             pulse.beat()
             if time.monotonic() - idle_since > IDLE_SECONDS:
-                self._reclaimer.rest()
+                self._reclaimer.rest(IDLE_SECONDS)
                 idle_since = time.monotonic()
             if not self._taking.acquire(timeout=WAIT_SECONDS):
                 continue

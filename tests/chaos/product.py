@@ -75,8 +75,8 @@ class WitnessedDriver:
         finally:
             self.note(number, "closed")
 
-    def close(self) -> None:
-        self._driver.close()
+    def close(self, unused_for: float = 0.0) -> None:
+        self._driver.close(unused_for)
 
     def hesitate(self) -> None:
         """Be slow before the first change of a gateway: what is put right at once has nothing to wait for."""

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
@@ -16,12 +17,13 @@ import pytest
 from sandbox.netns import NetworkNamespace
 from shared.errors import GatewayUnreachableError, PermanentError
 from tests.gateways.conftest import build_interfaces
-from workers.gateways.interface import Address, DeleteAddress, GatewayPod
-from workers.gateways.namespaces import DirectoryLocator, ProcessLocator
+from workers.gateways import netlink
+from workers.gateways.interface import Address, DeleteAddress, GatewayPod, SetPromoteSecondaries
+from workers.gateways.namespaces import DirectoryLocator, ProcessLocator, netlink_socket
 from workers.gateways.netlink import NetlinkDriver
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 pytestmark = pytest.mark.kernel
@@ -206,6 +208,75 @@ def test_a_namespace_that_vanished_is_not_read_from_a_kept_socket(directory: Pat
         pass
 
 
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The sockets that were made since."""
+    sockets: list[int] = []
+
+    def make(namespace: int) -> int:
+        sockets.append(netlink_socket(namespace))
+        return sockets[-1]
+
+    monkeypatch.setattr(netlink, "netlink_socket", make)
+    return sockets
+
+
+def in_a_thread(function: Callable[[], object]) -> None:
+    with ThreadPoolExecutor(1) as one:
+        one.submit(function).result(10)
+
+
+def test_what_one_thread_has_used_another_uses_next(
+    directory: Path, driver: NetlinkDriver, netns: NetworkNamespace, made: list[int]
+) -> None:
+    (directory / UID).symlink_to(netns.path)
+
+    def flip() -> None:
+        with driver.open(POD) as gateway:
+            steps = [SetPromoteSecondaries("net1", value=value) for value in (True, False)]
+            assert gateway.carry_out(steps, lambda: None).promote_secondaries["net1"] is False
+
+    flip()
+    assert len(made) == 2  # the second one is pyroute2's, which is its thread's own
+    for _ in range(3):
+        in_a_thread(flip)
+    assert len(made) == 5
+
+
+def test_two_threads_in_one_pod_have_sockets_of_their_own(
+    directory: Path, driver: NetlinkDriver, netns: NetworkNamespace, made: list[int]
+) -> None:
+    (directory / UID).symlink_to(netns.path)
+
+    def look() -> None:
+        with driver.open(POD) as gateway:
+            assert gateway.read()
+
+    look()
+    files = open_files()
+    with driver.open(POD) as gateway:
+        in_a_thread(look)
+        assert gateway.read()
+        in_a_thread(look)
+    assert len(made) == 2
+    look()
+    assert len(made) == 2
+    assert open_files() == files
+
+
+def test_what_was_used_a_moment_ago_is_kept_where_only_what_is_old_is_to_go(
+    directory: Path, driver: NetlinkDriver, netns: NetworkNamespace, made: list[int]
+) -> None:
+    (directory / UID).symlink_to(netns.path)
+    for unused_for, expected in ((30.0, 1), (0.0, 2)):
+        with driver.open(POD) as gateway:
+            gateway.read()
+        driver.close(unused_for)
+        with driver.open(POD) as gateway:
+            gateway.read()
+        assert len(made) == expected
+
+
 def test_all_is_closed_in_the_end(directory: Path, netns: NetworkNamespace) -> None:
     (directory / UID).symlink_to(netns.path)
     with NetlinkDriver(DirectoryLocator(directory)).open(POD):
@@ -223,7 +294,7 @@ def test_all_is_closed_in_the_end(directory: Path, netns: NetworkNamespace) -> N
 
 
 def test_only_so_many_sockets_are_kept(directory: Path, netns: NetworkNamespace) -> None:
-    driver = NetlinkDriver(DirectoryLocator(directory), max_open=2)
+    driver = NetlinkDriver(DirectoryLocator(directory), max_kept=2)
     files = []
     for number in range(6):
         (directory / str(number)).symlink_to(netns.path)

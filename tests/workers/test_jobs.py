@@ -34,7 +34,7 @@ class NothingDone(Reclaimer):
         self.asked.append(work.id)
         raise NotImplementedError
 
-    def rest(self) -> None:
+    def rest(self, _unused_for: float = 0.0) -> None:
         pass
 
 

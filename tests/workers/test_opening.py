@@ -60,7 +60,7 @@ class Looking:
             raise self.fails.pop()
         return {work.id: Result(Outcome.ALREADY_ABSENT) for work in works}
 
-    def rest(self) -> None:
+    def rest(self, _unused_for: float = 0.0) -> None:
         pass
 
 

@@ -46,7 +46,7 @@ class Watched(Reclaimer):
             self.at_work.remove(work.id)
         return Result(Outcome.RECLAIMED)
 
-    def rest(self) -> None:
+    def rest(self, _unused_for: float = 0.0) -> None:
         self.rested.append(threading.get_ident())
 
 

@@ -65,7 +65,7 @@ class Survey:
         self._progress = progress
         self.listed: frozenset[str] = frozenset()
         """UIDs of the EIPs in the last list."""
-        # Sockets in namespaces belong to the thread that opened them; they are quick enough for one.
+        # Netlink is quick enough for one.
         self._at_once = AT_ONCE if driver.name == "exec" else 1
 
     def run(self, gateways: Collection[str], subnets: Collection[str], by: str) -> list[GatewayReport]:

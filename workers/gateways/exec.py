@@ -181,9 +181,9 @@ class ExecDriver:
         if len(self._kept) >= MAX_KEPT or self._kept.setdefault(pod.uid, mine) is not mine:
             gateway.close()
 
-    def close(self) -> None:
+    def close(self, unused_for: float = 0.0) -> None:
         """See `interface.Driver.close`; what other threads need is not kept but in their hands."""
-        self._end_those_unused_since(time.monotonic())
+        self._end_those_unused_since(time.monotonic() - unused_for)
 
     def _kept_one(self, pod: GatewayPod) -> ExecGateway | None:
         """A command that was kept and still obeys; from now on it is nobody else's."""

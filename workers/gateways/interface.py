@@ -160,5 +160,5 @@ class Driver(Protocol):
     def open(self, pod: GatewayPod) -> AbstractContextManager[Gateway]:
         """Enter a pod's network namespace for the length of a `with` block."""
 
-    def close(self) -> None:
-        """Let go of everything that the calling thread kept open between uses."""
+    def close(self, unused_for: float = 0.0) -> None:
+        """Let go of what was kept open between uses, and has not been used for so many seconds."""

@@ -1,8 +1,9 @@
 """The netlink driver: structured messages to the kernel from a socket inside the gateway's namespace.
 
-The sockets are made in the namespace once and kept for later uses; they work from this process's own namespace
-afterwards. One is for all that is done often (`routesocket`), and pyroute2's, which takes about 4 ms to make, for the
-rest. The worker needs CAP_SYS_ADMIN to make them and CAP_NET_ADMIN to change anything.
+A socket is made in the namespace once and kept for later uses, whichever thread's they are; it works from this
+process's own namespace afterwards. It is for all that is done often (`routesocket`). pyroute2's, for the rest, takes
+about 4 ms to make and is its thread's own, so it ends with the use. The worker needs CAP_SYS_ADMIN to make them and
+CAP_NET_ADMIN to change anything.
 
 promote_secondaries is read and written with rtnetlink's IFLA_INET_CONF and not as a file: /proc/sys may be read-only,
 and it shows the namespace of whoever opens it. The value for `all` is not to be had that way, so the interface's own
@@ -13,10 +14,9 @@ from __future__ import annotations
 
 import errno
 import os
-import threading
 import time
-from collections import OrderedDict
 from contextlib import contextmanager, suppress
+from io import FileIO
 from typing import TYPE_CHECKING
 
 from pyroute2 import IPRoute
@@ -43,22 +43,25 @@ if TYPE_CHECKING:
     from workers.gateways.interface import Fence, GatewayPod, Step
     from workers.gateways.namespaces import NamespaceLocator
 
-MAX_OPEN = 16
-"""For each thread; a socket of pyroute2's is several descriptors."""
+MAX_KEPT = 64
+"""Pods; each is two descriptors."""
 MAX_IDLE = 30.0
+"""Seconds."""
 
 
 class Sockets:
-    """The sockets in one namespace."""
+    """The sockets in one namespace, one thread's at a time."""
 
-    def __init__(self, namespace: int) -> None:
-        """`namespace` is its descriptor, which stays the caller's."""
-        self._namespace = os.dup(namespace)
+    def __init__(self, namespace: int, identity: tuple[int, int]) -> None:
+        """`namespace` is its descriptor, which stays the caller's; `identity` tells it from others."""
+        self.identity = identity
+        # A file, which is closed with the last that knows of it, however that ends.
+        self._namespace = FileIO(os.dup(namespace))
         self._pyroute: IPRoute | None = None
         try:
             self.route = RouteSocket(netlink_socket(namespace))
         except BaseException:
-            os.close(self._namespace)
+            self._namespace.close()
             raise
 
     @property
@@ -66,15 +69,22 @@ class Sockets:
         """pyroute2's own, made when it is needed."""
         if self._pyroute is None:
             # groups=0: a kept socket must not fill up with notifications that nobody reads.
-            self._pyroute = IPRoute(fileno=netlink_socket(self._namespace), groups=0, ext_ack=True, strict_check=True)
+            self._pyroute = IPRoute(
+                fileno=netlink_socket(self._namespace.fileno()), groups=0, ext_ack=True, strict_check=True
+            )
         return self._pyroute
 
-    def close(self) -> None:
-        """Close them."""
-        os.close(self._namespace)
-        self.route.close()
+    def rest(self) -> None:
+        """Close what is the calling thread's own: another may use the rest next."""
         if self._pyroute is not None:
-            self._pyroute.close()
+            pyroute, self._pyroute = self._pyroute, None
+            pyroute.close()
+
+    def close(self) -> None:
+        """Close them all."""
+        self._namespace.close()
+        self.route.close()
+        self.rest()
 
 
 class NetlinkGateway:
@@ -195,17 +205,18 @@ class NetlinkDriver:
 
     A kept socket keeps its namespace alive, also that of a pod that has ended: `close` when there is nothing to do, so
     that a dead gateway's addresses do not outlive it. Sockets unused for `max_idle` seconds are closed at the next use.
-    Safe across threads: each has sockets of its own. Not across a fork: a child starts with no sockets.
+    Safe across threads, each with sockets of its own while it uses them. Not across a fork: a child starts with none.
     """
 
     name = "netlink"
     enters_by_uid = True
 
-    def __init__(self, locator: NamespaceLocator, max_open: int = MAX_OPEN, max_idle: float = MAX_IDLE) -> None:
+    def __init__(self, locator: NamespaceLocator, max_kept: int = MAX_KEPT, max_idle: float = MAX_IDLE) -> None:
         self._locator = locator
-        self._max_open = max_open
+        self._max_kept = max_kept
         self._max_idle = max_idle
-        self._kept = threading.local()
+        self._kept: dict[str, tuple[Sockets, float]] = {}
+        """By pod UID: its sockets, and since when nobody needs them; what was used last comes last."""
         self._process = os.getpid()
 
     @contextmanager
@@ -217,60 +228,66 @@ class NetlinkDriver:
             PermanentError: it is the host's, or this process's own.
         """
         if self._process != os.getpid():
-            self._kept = threading.local()
-            self._process = os.getpid()
+            self._kept, self._process = {}, os.getpid()
         descriptor = self._locator.open(pod)
         try:
             status = os.fstat(descriptor)
-            sockets = self._opened(pod, (status.st_dev, status.st_ino), descriptor)
+            sockets = self._sockets(pod, descriptor, (status.st_dev, status.st_ino))
         finally:
             os.close(descriptor)
         try:
             yield NetlinkGateway(sockets, pod)
         except BaseException:
-            self._forget(pod.uid)  # an answer may still be on its way, which the next request must not find
+            _close(sockets)  # an answer may still be on its way, which the next request must not find
             raise
-        self._keep(pod.uid)
+        self._keep(pod.uid, sockets)
 
-    @property
-    def _sockets(self) -> OrderedDict[str, tuple[tuple[int, int], Sockets, float]]:
-        """By pod UID: its namespace, the sockets in it, and when they were used last."""
-        if not hasattr(self._kept, "sockets"):
-            self._kept.sockets = OrderedDict()
-        sockets: OrderedDict[str, tuple[tuple[int, int], Sockets, float]] = self._kept.sockets
-        return sockets
-
-    def close(self) -> None:
+    def close(self, unused_for: float = 0.0) -> None:
         """See `interface.Driver.close`."""
-        for uid in list(self._sockets):
-            self._forget(uid)
+        self._close_those_unused_since(time.monotonic() - unused_for)
 
-    def _opened(self, pod: GatewayPod, identity: tuple[int, int], descriptor: int) -> Sockets:
-        kept = self._sockets.get(pod.uid)
-        if kept is not None and kept[0] == identity:
-            return kept[1]
-        self._forget(pod.uid)
+    def _sockets(self, pod: GatewayPod, descriptor: int, identity: tuple[int, int]) -> Sockets:
+        """The kept ones, if they are in that namespace, or new ones; from now on they are nobody else's."""
+        kept, _ = self._kept.pop(pod.uid, (None, 0.0))
+        if kept is not None and kept.identity == identity:
+            return kept
+        if kept is not None:
+            _close(kept)
         try:
-            opened = Sockets(descriptor)
+            return Sockets(descriptor, identity)
         except Exception as error:
             raise GatewayUnreachableError(
                 f"the namespace of pod {pod.name} could not be entered: {error!r}; the worker needs CAP_SYS_ADMIN"
             ) from error
-        self._sockets[pod.uid] = (identity, opened, time.monotonic())
-        return opened
 
-    def _keep(self, uid: str) -> None:
-        identity, socket, _ = self._sockets.pop(uid)
-        now = time.monotonic()
-        self._sockets[uid] = (identity, socket, now)
-        for other, (_, _, used) in list(self._sockets.items()):
-            if len(self._sockets) > self._max_open or now - used > self._max_idle:
-                self._forget(other)
+    def _keep(self, uid: str, sockets: Sockets) -> None:
+        try:
+            sockets.rest()
+        except (OSError, RuntimeError, NetlinkError):
+            _close(sockets)
+            return
+        self._close_those_unused_since(time.monotonic() - self._max_idle)
+        for other in list(self._kept)[: max(len(self._kept) + 1 - self._max_kept, 0)]:
+            self._forget(other)
+        mine = (sockets, time.monotonic())
+        # Two threads may have been in the same pod.
+        if self._kept.setdefault(uid, mine) is not mine:
+            _close(sockets)
+
+    def _close_those_unused_since(self, moment: float) -> None:
+        for uid, (_, since) in list(self._kept.items()):
+            if since <= moment:
+                self._forget(uid)
 
     def _forget(self, uid: str) -> None:
-        if (kept := self._sockets.pop(uid, None)) is not None:
-            with suppress(Exception):
-                kept[1].close()
+        # Another thread may be using them by now.
+        if (kept := self._kept.pop(uid, None)) is not None:
+            _close(kept[0])
+
+
+def _close(sockets: Sockets) -> None:
+    with suppress(Exception):
+        sockets.close()
 
 
 @contextmanager
