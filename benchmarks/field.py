@@ -162,9 +162,9 @@ class Field(MeasuredStage):
         hour = int(time.time() // 3600)
         return sum(sum(counted.values()) for counted in self.work_queue.records.tally.hours(hour - 1, hour))
 
-    def wait_for_outcomes(self, count: int) -> None:
+    def wait_for_outcomes(self, count: int, poll: float = POLL) -> None:
         """Wait until so many pieces of work have ended since Redis was empty."""
-        self.watch_until(lambda: self.outcomes() >= count, f"{count} outcomes")
+        self.watch_until(lambda: self.outcomes() >= count, f"{count} outcomes", poll)
 
     def watch_until(self, condition: Callable[[], bool], what: str, poll: float = POLL) -> None:
         """Look again and again, seldom enough not to be in the way of what is measured."""
