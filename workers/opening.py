@@ -15,6 +15,7 @@ from shared.records import APPEND
 from shared.scripts import Script
 from workers import bookkeeping
 from workers.lock import GatewayLock, new_token
+from workers.pending import PENDING, Pending
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -29,13 +30,10 @@ if TYPE_CHECKING:
 OPEN = (
     bookkeeping.START
     + APPEND
+    + PENDING
     + """
-local function open(job, gateway, lock, token, milliseconds, record, trace, line, seconds, generation, pending, ...)
-    local known = {
-        redis.pcall('HGET', record .. job, 'outcome'),
-        redis.pcall('GET', generation .. gateway),
-        redis.pcall('HGETALL', pending .. gateway),
-    }
+local function open(job, gateway, lock, token, milliseconds, record, trace, line, seconds, generation, works, ...)
+    local known = {redis.pcall('HGET', record .. job, 'outcome'), pending(generation .. gateway, works .. gateway)}
     -- A script is not rolled back: what is not ours is met before anything is locked.
     for _, answer in ipairs(known) do
         if type(answer) == 'table' and answer.err then return nil end
@@ -77,8 +75,7 @@ class Opened:
     execution: Execution
     outcome: bytes | None
     """The job's, where another job's worker has done its work."""
-    generation: bytes | None
-    pending: dict[bytes, bytes]
+    pending: Pending
 
     def take_back(self, queue: Queue) -> None:
         """Undo it all, for a job of that queue which cannot even be read."""
@@ -98,11 +95,10 @@ class Offer:
 
     def opened(self, gateway: bytes, answer: Sequence[Any]) -> Opened:
         """What came of it, from the gateway's name and what `OPEN` returned."""
-        outcome, generation, pending = answer
+        outcome, pending = answer
         # A name that cannot be one is no work's: its job finds that out.
         name = gateway.decode(errors="replace")
-        stored = dict(zip(pending[::2], pending[1::2], strict=True))
-        return Opened(name, self.locked(name), self.execution, outcome, generation, stored)
+        return Opened(name, self.locked(name), self.execution, outcome, Pending.answered(pending))
 
 
 class Opener:

@@ -24,6 +24,7 @@ from workers.answers import Answer, Result
 from workers.ending import end_job
 from workers.failures import GatewayBusyError, NotNowError
 from workers.lock import GatewayLock
+from workers.pending import ROUND_SIZE, Pending
 from workers.round import Round
 
 if TYPE_CHECKING:
@@ -31,9 +32,6 @@ if TYPE_CHECKING:
     from workers.opening import Opened
 
 log = get_logger(__name__)
-
-ROUND_SIZE = 200
-"""Pieces of work per round; the rest is left to the next."""
 
 
 def _untold(_pipe: Pipeline, _lock: GatewayLock) -> None:
@@ -95,24 +93,24 @@ class Reclaimer:
             lock: GatewayLock | None
             # The gateway that was locked is that of the job's record, and another where somebody forged one of them.
             if opened is not None and opened.gateway == work.gateway:
-                lock, ended, generation, stored = opened.lock, opened.outcome, opened.generation, opened.pending
+                lock, ended, pending = opened.lock, opened.outcome, opened.pending
             else:
-                lock, ended, generation, stored = self._open(work, taken, opening)
+                lock, ended, pending = self._open(work, taken, opening)
             try:
                 # Only finished work has an outcome: what failed is decided anew when replayed.
                 if ended is not None:
                     return Result(Outcome(ended.decode()), {"why": "taken over by another job of the gateway"})
                 if lock is None:
                     raise GatewayBusyError("another worker has the gateway", self._settings.busy_pause)
-                return self._work_off(work, pods_done, lock, generation, stored)
+                return self._work_off(work, pods_done, lock, pending)
             finally:
                 if lock is not None:
                     lock.release()
 
     def _open(
         self, work: Work, taken: Callable[[Pipeline, GatewayLock], None], opening: Pipeline | None
-    ) -> tuple[GatewayLock | None, bytes | None, bytes | None, dict[bytes, bytes]]:
-        """The gateway's lock unless another has it, an outcome if there is one, the generation, and what is pending."""
+    ) -> tuple[GatewayLock | None, bytes | None, Pending]:
+        """The gateway's lock unless another has it, an outcome if there is one, and what is pending."""
         with opening if opening is not None else self._redis.pipeline(transaction=True) as pipe:
             others = len(pipe)
             asked = GatewayLock.ask_for(
@@ -120,10 +118,12 @@ class Reclaimer:
             )
             # At the same moment: who had the gateway until now may just have done it.
             self._work_queue.records.ask_for(pipe, work.id, "outcome")
-            self._ask_for_pending(pipe, work.gateway)
+            Pending.ask_for(pipe, self._keys, work.gateway)
+            so_far = len(pipe)
             taken(pipe, asked)
-            _, held, ended, generation, stored, *_ = pipe.execute()[others:]
-        return asked.answered(held), ended, generation, stored
+            answers = pipe.execute()[others:so_far]
+        _, held, ended, *_, pending = answers
+        return asked.answered(held), ended, Pending.answered(pending)
 
     def rest(self, unused_for: float = 0.0) -> None:
         """Let go of what is open for later, and has not been used for so many seconds."""
@@ -134,13 +134,12 @@ class Reclaimer:
         work: Work,
         pods_done: Collection[str],
         lock: GatewayLock,
-        generation: bytes | None,
-        pending: dict[bytes, bytes],
+        pending: Pending,
     ) -> Result:
         own: Answer | None = None
         give_up = time.monotonic() + self._settings.job_timeout / 2
         while True:
-            seen, works = int(generation or 0), self._works(work, pending, finished=isinstance(own, Result))
+            seen, works = pending.generation, self._works(work, pending.works, finished=isinstance(own, Result))
             if works:
                 # Where our own work has been says nothing of what others came with since.
                 been = () if isinstance(own, Result) else pods_done
@@ -152,16 +151,11 @@ class Reclaimer:
             if lock.released or time.monotonic() > give_up:
                 break
             with self._redis.pipeline(transaction=True) as pipe:
-                self._ask_for_pending(pipe, work.gateway)
-                generation, pending = pipe.execute()
+                Pending.ask_for(pipe, self._keys, work.gateway)
+                pending = Pending.answered(pipe.execute()[-1])
         if isinstance(own, Result):
             return own
         raise own or NotNowError("the gateway was left to another worker", self._settings.busy_pause)
-
-    def _ask_for_pending(self, pipe: Pipeline, gateway: str) -> None:
-        """Two answers: the gateway's generation, and what is pending then."""
-        pipe.get(self._keys.pending_generation(gateway))
-        pipe.hgetall(self._keys.pending(gateway))
 
     def _works(self, own: Work, pending: dict[bytes, bytes], *, finished: bool) -> list[Work]:
         """The next round's, our own work first unless it is finished."""

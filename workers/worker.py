@@ -234,7 +234,10 @@ class ReclaimWorker(SimpleWorker):
                     return taken
                 taken = self._taker.wait(timeout)
                 if taken is not None:
-                    self._look_again_at = time.monotonic() + ALONE_SECONDS
+                    opened = taken[0].opened
+                    # Where it has many others to see to, it takes long anyway.
+                    if opened is None or len(opened.pending.works) <= 1:
+                        self._look_again_at = time.monotonic() + ALONE_SECONDS
                     return taken
             except SuspendedError:
                 if timeout is None:

@@ -246,6 +246,21 @@ def test_what_cannot_be_read_beside_a_job_is_its_own_trouble(
     assert work_queue.redis.type(spoilt[key]) == b"set"
 
 
+@pytest.mark.parametrize("waited_for", [True, False])
+def test_a_generation_that_is_no_number_leaves_no_gateway_locked(
+    work_queue: WorkQueue, worker: ReclaimWorker, monkeypatch: pytest.MonkeyPatch, waited_for: bool
+) -> None:
+    if not waited_for:
+        monkeypatch.setattr(worker._taker, "_opener", None)
+    with waiting(worker, monkeypatch) as opened:
+        with publishing(work_queue) as pipe:
+            pipe.set(work_queue.keys.pending_generation("gw1"), "many")
+        eventually(lambda: opened == ["gw1" if waited_for else None], "the job to be taken")
+        eventually(lambda: status(work_queue, WORK.id) == JobStatus.SCHEDULED, "its next try")
+        assert not worker._broken.is_set()
+    assert nothing_is_left(work_queue, "gw1")
+
+
 @pytest.mark.parametrize("had_run", [True, False])
 def test_a_job_whose_answer_was_lost_is_queued_again_as_soon_as_redis_is_back(
     work_queue: WorkQueue,
