@@ -137,7 +137,9 @@ class ReclaimWorker(SimpleWorker):
             maintenance_interval=MAINTENANCE_SECONDS,
         )
         self._recovery = Recovery(redis, work_queue, queues)
-        opener = Opener(self, work_queue, settings, settings.job_timeout + OVERTIME_SECONDS)
+        self._overdue = settings.job_timeout + OVERTIME_SECONDS
+        """When a job that is still running has lost its worker, seconds from its start."""
+        opener = Opener(self, work_queue, settings, self._overdue)
         self._taker = Taker(redis, work_queue.keys, queues, ReclaimJob, opener)
         self._taking = threading.Lock()
         """Held by the thread that waits for the next job, and sees to what is to be done now and then."""
@@ -291,7 +293,7 @@ class ReclaimWorker(SimpleWorker):
             job.meta["taken"] = True
             return bookkeeping.has_started(job, job.opened.execution, self)
         job.opening = self.connection.pipeline(transaction=True)
-        return bookkeeping.start(job.opening, job, self, self.get_heartbeat_ttl(job))
+        return bookkeeping.start(job.opening, job, self, self._overdue)
 
     def _take_from_intermediate(self, pipe: Pipeline, job: Job) -> None:
         pipe.lrem(self._work_queue.open(job.origin).intermediate_queue_key, 1, job.id)
@@ -319,8 +321,8 @@ class ReclaimWorker(SimpleWorker):
             self.set_state(WorkerStatus.IDLE, pipeline=pipeline)
 
     def get_heartbeat_ttl(self, job: Job, working_time: float = 0.0) -> int:
-        """When a job that is still running has lost its worker, seconds from its start."""
-        return self._settings.job_timeout + OVERTIME_SECONDS
+        """The same for all."""
+        return self._overdue
 
     def handle_exception(self, job: ReclaimJob, *exc_info: Any) -> None:  # type: ignore[override]
         """Judge what a job raised; `handle_job_failure` acts on it."""
