@@ -43,8 +43,8 @@ if TYPE_CHECKING:
     from workers.gateways.interface import Fence, GatewayPod, Step
     from workers.gateways.namespaces import NamespaceLocator
 
-MAX_KEPT = 64
-"""Pods; each is two descriptors."""
+MAX_KEPT = 128
+"""Pods, each with two descriptors; a kubelet runs 110 in all unless it is told otherwise."""
 MAX_IDLE = 30.0
 """Seconds."""
 
