@@ -42,10 +42,8 @@ def read_eip(obj: object) -> EIP:
         *(spec.get("v4ip"), spec.get("v6ip"), status.get("ip")),
     )
     if not _TEXT_OR_NOTHING.issuperset(map(type, texts)):
-        field, value = next(
-            each for each in zip(_EIP_TEXTS, texts, strict=True) if type(each[1]) not in _TEXT_OR_NOTHING
-        )
-        raise MalformedObjectError(f"{field} is {value!r}, not text")
+        for field, value in zip(_EIP_TEXTS, texts, strict=True):
+            _text({field: value}, field)
     deleted = str(metadata["deletionTimestamp"]) if "deletionTimestamp" in metadata else None
     ready = status.get("ready") is True
     # All three are written after `eip-add` only (kube-ovn-facts, §2).

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import pytest
-from redis import Redis
 from redis.exceptions import ResponseError
 from rq.job import Job
 from rq.serializers import JSONSerializer
@@ -14,24 +12,9 @@ from rq.serializers import JSONSerializer
 from shared.models import Work, parse_work
 from shared.queue import WorkQueue
 from tests.payloads import confirmation, release
+from tests.rq_keys import stored
 
 pytestmark = pytest.mark.server
-
-
-def stored(redis: Redis) -> dict[str, Any]:
-    """By key of RQ's, what it holds and how long it lives; moments left out."""
-    return {key.decode(): (_value(redis, key), redis.ttl(key)) for key in redis.scan_iter("rq:*")}
-
-
-def _value(redis: Any, key: bytes) -> Any:
-    match redis.type(key):
-        case b"hash":
-            fields: dict[bytes, bytes] = redis.hgetall(key)
-            return {name: re.sub(rb"20\d\d-\d\d-\d\dT[0-9:.]+Z", b"MOMENT", value) for name, value in fields.items()}
-        case b"set":
-            return redis.smembers(key)
-        case _:
-            return redis.lrange(key, 0, -1)
 
 
 @pytest.mark.parametrize("payload", [release(id="second"), confirmation(id="second")])

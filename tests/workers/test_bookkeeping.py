@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import re
 import threading
-import time
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 from redis.client import Pipeline
@@ -19,12 +16,12 @@ from shared.models import parse_work
 from shared.queue import WorkQueue
 from shared.settings import Settings
 from tests.payloads import release
+from tests.rq_keys import Stored, stored
 from workers import bookkeeping
 from workers.worker import ReclaimWorker
 
 pytestmark = pytest.mark.server
 TTL, KEPT, TIMEOUT = 45, 600, 40
-Stored = dict[str, Any]
 
 
 class Bookkeeper:
@@ -59,22 +56,7 @@ class Bookkeeper:
         bookkeeping.finish(pipe, self.job, execution, self.worker)
 
     def stored(self) -> Stored:
-        """By key of RQ's, what it holds and how long it lives, without what differs from run to run."""
-        return {_told(key): (self._value(key), _about(self.redis.ttl(key))) for key in self.redis.scan_iter("rq:*")}
-
-    def _value(self, key: bytes) -> Any:
-        redis: Any = self.redis
-        match redis.type(key):
-            case b"hash":
-                return {field: _told(value) for field, value in redis.hgetall(key).items()}
-            case b"zset":
-                return {_told(member): _about(score - time.time()) for member, score in redis.zscan_iter(key)}
-            case b"stream":
-                return [{field: _told(value) for field, value in entry.items()} for _, entry in redis.xrevrange(key)]
-            case b"set":
-                return {_told(member) for member in redis.smembers(key)}
-            case _:
-                return [_told(member) for member in redis.lrange(key, 0, -1)]
+        return stored(self.redis)
 
 
 class RqsOwn(Bookkeeper):
@@ -107,18 +89,6 @@ class RqsOwn(Bookkeeper):
         )
         job.cleanup(KEPT, pipeline=pipe, remove_from_queue=False)
         worker.cleanup_execution(job, pipeline=pipe, execution=execution)
-
-
-def _told(value: bytes) -> str:
-    """A name or a field's value; moments and what makes an execution one of a kind left out."""
-    text = re.sub("[0-9a-f]{32}", "ID", value.decode(errors="replace"))
-    text = re.sub(r"20\d\d-\d\d-\d\dT[0-9:.]+Z", "MOMENT", text)
-    return re.sub(r"^(\d{10}\.\d+|0\.\d+)$", "MOMENT", text)
-
-
-def _about(seconds: float) -> int:
-    """To ten seconds, where it is a time at all."""
-    return int(round(seconds, -1)) if seconds > 0 else int(seconds)
 
 
 @pytest.fixture
