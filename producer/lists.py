@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal
 
 from producer.audits import Audits
 from producer.events import change_of, uid_of
-from shared.difference import difference, gone_from_list
+from shared.difference import Gone, difference, gone_from_list
 from shared.errors import TransientError
 from shared.kube.api import EIPS
 from shared.kube.events import cluster_object
@@ -76,10 +76,11 @@ class Lists:
         """
         held = self._brake.held()
         known, changes, version = self._list()
-        doubted = self._doubted(known, changes)
+        doubted, is_wrong = self._doubted(known, changes)
         # Not at the very beginning: what leaked before is for an operator to look at first.
         gap = bool(self._memory.eips) or self._inventory.checkpoint() is not None
-        self._memory.commit([change for change in changes if change.uid not in doubted], version, gap=gap)
+        believed = [change for change in changes if change.uid not in doubted]
+        self._memory.commit(believed, version, gap=gap, doubtful=is_wrong)
         self._settle(held - doubted)
         log.info("listed", known=len(self._memory.eips), held_back=len(doubted), resource_version=version)
         self._checked = time.monotonic() if doubted else float("-inf")
@@ -88,27 +89,44 @@ class Lists:
     def check_now_and_then(self) -> None:
         """List again for what the brake holds back, or let gateways be audited, where it is time to.
 
-        Of all else that is missing from a list the events tell.
+        An API that does not answer is asked again next time: the watch beside it may well go on.
+
+        Raises:
+            BrakeEngagedError: the API's history went back.
+            WrongClusterError: nothing was committed.
         """
         if time.monotonic() - self._checked < self._recheck:
             return
         self._checked = time.monotonic()
+        try:
+            self._check()
+        except BrakeEngagedError:
+            raise
+        except TransientError as error:
+            log.error("cannot list now, trying again", reason=str(error))
+
+    def _check(self) -> None:
         # Before the list: what another producer holds back after it may not be settled by it.
         held = self._brake.held()
         if not held:
             self._memory.remember([*self._audits.publish_if_due()])
             return
         known, changes, _ = self._list()
-        of_held = [change for change in changes if change.uid in held]
-        doubted = self._doubted(known, of_held)
-        self._memory.commit([change for change in of_held if change.uid not in doubted], None)
-        self._settle(held - doubted)
+        # An EIP that came while lists were not believed is in no event. Of all else the events tell.
+        told = [change for change in changes if change.uid in held or change.uid not in known]
+        doubted, _ = self._doubted(known, told)
+        self._memory.commit([change for change in told if change.uid not in doubted], None)
+        # Where all that was held back has gone by its own events, that does not mend a list.
+        if doubted or self._living([known[change.uid] for change in changes if isinstance(change, Gone)]) is None:
+            self._settle(held - doubted)
 
     def _list(self) -> tuple[dict[str, EIP], list[Change], int]:
         """The EIPs known before a list, what changed since as it has it, and its resourceVersion."""
         changes: list[Change] = []
         listed: set[str] = set()
         version = 0
+        # Before the list: other producers go on meanwhile.
+        checkpoint = self._inventory.checkpoint()
         for items, at in self._api.pages(EIPS):
             version = at
             changes += [change for item in items if (change := change_of(item, gone=False)) is not None]
@@ -117,7 +135,6 @@ class Lists:
         self._inventory.heard_at = time.time()
         LISTS.inc()
         self._inventory.expect_cluster(self._api.cluster_uid())
-        checkpoint = self._inventory.checkpoint()
         if checkpoint is not None and version < checkpoint:
             self._refuse_older_history(version, checkpoint)
         known = self._memory.known()
@@ -129,29 +146,32 @@ class Lists:
             log.warning("brake disengaged")
             self._tell("BrakeReleased", "what was missing is there after all, or was released", warning=False)
 
-    def _doubted(self, known: dict[str, EIP], changes: list[Change]) -> set[str]:
-        """UIDs of what these changes would release and may not; the brake holds them back from now on."""
+    def _doubted(self, known: dict[str, EIP], changes: list[Change]) -> tuple[set[str], bool]:
+        """UIDs of what these changes would release and may not, and whether their list is wrong beyond doubt.
+
+        The brake holds them back from now on.
+        """
         # What is known here alone may have been released by another producer already.
         released = self._inventory.released([change.uid for change in changes])
         would = difference(known, released, changes, cluster=self._inventory.cluster, now=time.time())
         uids = {str(work.uid) for work in would.works}
         uids -= self._brake.confirmed(uids)
-        reason = self._doubt(uids, len(known), [eip for uid, eip in would.forgotten.items() if uid in uids])
-        if reason is None:
-            return set()
+        living = self._living([eip for uid, eip in would.forgotten.items() if uid in uids])
+        if self._brake.too_many(len(uids), len(known)):
+            reason = f"one list would release {len(uids)} of {len(known)} known EIPs"
+        elif living is not None:
+            # Few enough to be true, but in a small cluster they may still be all there are.
+            reason = f"the API's list lacks EIP {living}, but the API has it"
+        else:
+            return set(), False
         then = "it is listed again until the API recovers; if the EIPs are truly gone: eip-reclaimer brake release"
         self._engage_brake(reason, uids, len(known), then)
-        return uids
+        return uids, living is not None
 
-    def _doubt(self, uids: set[str], known: int, missing: list[EIP]) -> str | None:
-        """Why a list cannot be right that would release these UIDs; None when it can."""
-        if self._brake.too_many(len(uids), known):
-            return f"one list would release {len(uids)} of {known} known EIPs"
-        # Few enough to be true, but in a small cluster they may still be all there are.
-        for eip in random.sample(missing, min(len(missing), CROSS_CHECKS)):
-            if uid_of(self._api.get(f"{EIPS}/{eip.name}")) == eip.uid:
-                return f"the API's list lacks EIP {eip.name}, but the API has it"
-        return None
+    def _living(self, missing: list[EIP]) -> str | None:
+        """One of these EIPs, which a list lacks, that the API has; None where it has none of some."""
+        some = random.sample(missing, min(len(missing), CROSS_CHECKS))
+        return next((eip.name for eip in some if uid_of(self._api.get(f"{EIPS}/{eip.name}")) == eip.uid), None)
 
     def _refuse_older_history(self, version: int, checkpoint: int) -> None:
         """An API whose history went back (etcd restored from a backup) says nothing about what is gone."""

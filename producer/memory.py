@@ -51,7 +51,9 @@ class Memory:
         """By UID, every EIP that Redis or we know of."""
         return {**self.eips, **self._inventory.all()}
 
-    def commit(self, changes: list[Change], resource_version: int | None, *, gap: bool = False) -> None:
+    def commit(
+        self, changes: list[Change], resource_version: int | None, *, gap: bool = False, doubtful: bool = False
+    ) -> None:
         """Commit, as `Inventory.commit` does, in several transactions where it is much, and remember what followed.
 
         Raises:
@@ -62,11 +64,13 @@ class Memory:
         whole = len(changes) - len(changes) % COMMIT_SIZE
         for start in range(0, whole, COMMIT_SIZE):
             self._commit(changes[start : start + COMMIT_SIZE], None)
-        self._commit(changes[whole:], resource_version, gap=gap)
+        self._commit(changes[whole:], resource_version, gap=gap, doubtful=doubtful)
 
-    def _commit(self, changes: list[Change], resource_version: int | None, *, gap: bool = False) -> None:
+    def _commit(
+        self, changes: list[Change], resource_version: int | None, *, gap: bool = False, doubtful: bool = False
+    ) -> None:
         try:
-            result = self._inventory.commit(changes, resource_version, gap=gap)
+            result = self._inventory.commit(changes, resource_version, gap=gap, doubtful=doubtful)
         except RedisError:
             COMMIT_FAILURES.inc()
             raise

@@ -140,6 +140,7 @@ class Producer:
             except RedisWentBackError as error:
                 log.error("redis came back older, publishing again and going back with it", reason=str(error))
                 WATCH_RESTARTS.labels("redis").inc()
+                self._vouching.break_off()
                 self._redis_went_back = True
                 continue
             except BrakeEngagedError:
@@ -158,13 +159,17 @@ class Producer:
                 log.error("cannot watch now, trying again", reason=str(error))
                 WATCH_RESTARTS.labels("api").inc()
                 self.trouble = (str(error), self.trouble[1] if self.trouble else time.monotonic())
+            self._vouching.break_off()
             self._tell_of_trouble()
             if time.monotonic() - began > LONGEST_PAUSE:
                 pause = SHORTEST_PAUSE
             stop.wait(pause * random.uniform(0.8, 1.2))  # noqa: S311 - jitter, not a secret
             pause = min(pause * 2, LONGEST_PAUSE)
-        if self._backlog:
-            self._commit_backlog()
+        self._vouching.break_off()
+        if self._started:
+            # What a Redis that went back lacks is told by the events after its checkpoint.
+            with suppress(RedisWentBackError):
+                self._commit_backlog()
 
     def _tell_of_trouble(self) -> None:
         """Leave word that this producer lives although it cannot follow the API, and why."""
@@ -202,7 +207,8 @@ class Producer:
     def _follow(self, stop: threading.Event) -> None:
         """Watch until the request ends, committing what comes."""
         assert self._position is not None
-        batches = self._api.watch(EIPS, self._position, self._settings.watch_timeout)
+        opened = self._vouching.begin()
+        batches = self._api.watch(EIPS, self._position, self._settings.watch_timeout, opened)
         began = time.monotonic()
         # At once: from what Redis says it follows whether this producer has to vouch for the inventory.
         verified = began - HEARTBEAT_SECONDS

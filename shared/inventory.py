@@ -23,7 +23,7 @@ from shared.difference import Difference, difference
 from shared.errors import ReclaimerError, WrongClusterError
 from shared.models import EIP, Confirmation
 from shared.scripts import Script
-from shared.vouching import REIGN
+from shared.vouching import REIGN, WORD_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -39,6 +39,8 @@ TOMBSTONE_SECONDS = 7 * 86400
 """No producer lags so far behind that it could still bring a released UID back."""
 PRODUCER_SECONDS = 86400
 """A producer that has committed nothing for so long is dead: each does every few seconds."""
+WORD_AGAIN = 1.0
+"""After how many seconds a commit says again whether its producer follows the API."""
 
 _LOOK = Script(f"""
 local producer, uids = ARGV[1], {{unpack(ARGV, 2)}}
@@ -54,7 +56,8 @@ return {{
     released,
     redis.call('HGET', KEYS[5], 'resource_version'),
     redis.call('GET', KEYS[6]),
-    {REIGN}
+    {REIGN},
+    redis.call('TIME')
 }}
 """)
 """All that a commit is decided on in one answer: each of them would be waited for."""
@@ -95,6 +98,12 @@ class Inventory:
         """Whether a producer has vouched for the inventory in that reign."""
         self.vouches_for: str | None = None
         """The reign for which the next commit vouches; None from then on, since what it is said of may be forgotten."""
+        self.follows = False
+        """Whether this producer has caught up with the API and sees what happens: each commit says so, or not."""
+        self._word: tuple[bool, float] | None = None
+        """What it said last, and when on the monotonic clock."""
+        self._now = 0.0
+        """The server's clock at the last look, seconds since the epoch."""
         self._version: int | None = None
         """The position of the last commit."""
         self._at_step = at_step
@@ -126,7 +135,14 @@ class Inventory:
                 "again with a Redis database or a key prefix of its own."
             )
 
-    def commit(self, changes: Sequence[Change], resource_version: int | None, *, gap: bool = False) -> Difference:
+    def commit(
+        self,
+        changes: Sequence[Change],
+        resource_version: int | None,
+        *,
+        gap: bool = False,
+        doubtful: bool = False,
+    ) -> Difference:
         """Commit changes, the work that follows from them, and the position they bring the watch to.
 
         Args:
@@ -134,6 +150,8 @@ class Inventory:
             resource_version: everything up to it is among the changes or was committed before; None leaves the
                 position as it is.
             gap: whether there were events before it that nobody saw, so that gateways have to be audited.
+            doubtful: whether, in place of these, the changes are of a list that is not to be believed: it may lack
+                EIPs that came meanwhile, so nobody vouches for the inventory any longer.
 
         Returns:
             what followed from the changes; its works are published, confirmations among them.
@@ -161,13 +179,21 @@ class Inventory:
                         )
                         if gap:
                             pipe.set(self._keys.gap, position)
+                        if doubtful:
+                            pipe.delete(self._keys.vouched)
+                            self.vouched = False
                     mark = self._leave_mark(pipe, resource_version)
                     vouches = not self.vouched and vouches_for == self.reign
                     if vouches:
                         pipe.set(self._keys.vouched, self.reign)
-                        pipe.delete(self._keys.unvouched)
+                        # Words by the clock of another server are among them, perhaps.
+                        pipe.delete(self._keys.unvouched, self._keys.following)
                     elif not self.vouched:
                         pipe.set(self._keys.unvouched, repr(time.time()), nx=True)
+                    word = self._word
+                    # Of many changes only the last transaction brings all of what was seen.
+                    if resource_version is not None or not changes:
+                        word = self._leave_word(pipe, anew=vouches)
                     self._at_step("execute")
                     pipe.execute()
                 except WatchError:
@@ -179,6 +205,7 @@ class Inventory:
                     raise
             self._marks = {mark}
             self._version = resource_version or self._version
+            self._word = word
             self.vouched |= vouches
             self._at_step("committed")
             return result
@@ -283,11 +310,13 @@ class Inventory:
             *(self._keys.cluster, self._keys.producers, self._keys.inventory),
             *(self._keys.tombstones, self._keys.checkpoint, self._keys.vouched),
         ]
-        cluster, mark, eips, released, checkpoint, vouched, reign = _LOOK.run(pipe, keys, [self.producer, *uids])
+        told = _LOOK.run(pipe, keys, [self.producer, *uids])
+        cluster, mark, eips, released, checkpoint, vouched, reign, (seconds, microseconds) = told
         _expect(cluster, self.work_queue, self.cluster)
         if _mark_in(mark) not in self._marks:
             raise RedisWentBackError("Redis does not know the last commit of this producer: it came back older")
         self.reign, self.vouched = reign.decode(), vouched == reign
+        self._now = int(seconds) + int(microseconds) / 1_000_000
         return _by_uid(uids, eips), _with_score(uids, released), int(checkpoint or 0)
 
     def _known(self, pipe: Pipeline, uids: list[str]) -> dict[str, EIP]:
@@ -365,6 +394,7 @@ class Inventory:
         dead = [name for name, text in stored.items() if time.time() - json.loads(text)["at"] > PRODUCER_SECONDS]
         if dead:
             self._redis.hdel(self._keys.producers, *dead)
+            self._redis.zrem(self._keys.following, *dead)
 
     def _leave_mark(self, pipe: Pipeline, resource_version: int | None) -> str:
         mark = uuid4().hex
@@ -378,6 +408,14 @@ class Inventory:
         pipe.hset(self._keys.producers, self.producer, json.dumps(left))
         self._marks.add(mark)
         return mark
+
+    def _leave_word(self, pipe: Pipeline, *, anew: bool) -> tuple[bool, float]:
+        """Say whether this producer follows the API, unless that was said a moment ago."""
+        now = time.monotonic()
+        if not anew and self._word is not None and self._word[0] == self.follows and now - self._word[1] < WORD_AGAIN:
+            return self._word
+        pipe.zadd(self._keys.following, {self.producer: self._now + (WORD_SECONDS if self.follows else 0)})
+        return self.follows, now
 
 
 def check_cluster(redis: Redis, work_queue: WorkQueue, cluster: str) -> None:

@@ -62,6 +62,11 @@ class Keys:
         return f"{self.prefix}:unvouched"
 
     @property
+    def following(self) -> str:
+        """Sorted set: producer id → until when its word holds that it follows the API, by the server's clock."""
+        return f"{self.prefix}:following"
+
+    @property
     def brake(self) -> str:
         """String: JSON saying why the brake is engaged; absent when it is not."""
         return f"{self.prefix}:brake"

@@ -174,18 +174,19 @@ def needs_of(
         failures: likewise.
         brake: its state, where it is engaged.
         audits: the last one of each gateway.
-        unvouched_for: seconds for which no producer has vouched for the inventory; 0 where one has.
+        unvouched_for: seconds for which the inventory cannot be relied on (`shared.vouching`); 0 where it can.
     """
     living = [producer for producer in producers if producer.alive]
     served = {name for worker in workers if worker.alive for name in worker.queues}
     if not living:
-        yield Need("no producer lives: what is released now is not seen before one does", "eip-reclaimer producer")
+        why = "no producer lives: before one does, what is released is not seen, and nothing is taken away"
+        yield Need(why, "eip-reclaimer producer")
     elif all(producer.trouble for producer in living):
         yield Need(f"no producer can follow the Kubernetes API: {living[0].trouble}", "look at the API server")
     elif all(now - (producer.heard_at or producer.committed_at) > API_SILENT_SECONDS for producer in living):
         yield Need("no producer hears anything from the Kubernetes API", "look at the producers' logs and the API")
     if living and unvouched_for > UNVOUCHED_SECONDS:
-        why = "no producer has caught up with the API since Redis was started: nothing is taken away before one has"
+        why = "no producer has caught up with the API: nothing is taken away before one has"
         yield Need(why, "look at the producers' logs" if brake is None else "eip-reclaimer brake show")
     if not served:
         yield Need("no worker lives: nothing is reclaimed before one does", "eip-reclaimer worker")

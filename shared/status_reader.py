@@ -70,7 +70,9 @@ class StatusReader:
             pipe.hlen(self._keys.inventory)
             pipe.hgetall(self._keys.checkpoint)
             pipe.get(self._keys.unvouched)
-            cluster, known, checkpoint, unvouched = pipe.execute()
+            pipe.zrange(self._keys.following, -1, -1, withscores=True)
+            pipe.time()
+            cluster, known, checkpoint, unvouched, last_word, (seconds, _) = pipe.execute()
         return Status(
             at=now,
             cluster=cluster.decode() if cluster else None,
@@ -88,7 +90,10 @@ class StatusReader:
             needs=tuple(
                 needs_of(
                     *(now, queues, producers, workers, failures, brake, audits),
-                    unvouched_for=now - float(unvouched) if unvouched else 0.0,
+                    unvouched_for=max(
+                        now - float(unvouched) if unvouched else 0.0,
+                        seconds - last_word[0][1] if last_word else 0.0,
+                    ),
                 )
             ),
         )

@@ -1,10 +1,13 @@
-"""Whether the inventory in Redis can be relied on: a server that was started anew may hold older data.
+"""Whether the inventory in Redis can be relied on: it may be older than it was, and older than what has happened.
 
 A Redis that crashed, or whose replica took over, can have forgotten EIPs that live. Producers find that out by their
 marks, but not before their next commit, and a worker that asks in between would be told that nobody owns an address.
 So a worker is told too whether a producer has *vouched* for the inventory. One does so once in the reign of a server,
 as soon as it has caught up with the API since it first met that server. A reign is named by two ids that `INFO` tells:
 a server that is started anew has another `run_id`, one that is promoted another `master_replid`.
+
+Nor does an inventory know of an EIP that came while no producer could follow the API. So each producer leaves word
+that it follows, which holds for some seconds and is left again and again, and takes it back when its watch breaks off.
 """
 
 from __future__ import annotations
@@ -26,9 +29,16 @@ REIGN = """(
 )"""
 """Lua: what names this server's reign."""
 
+WORD_SECONDS = 6.0
+"""How long a producer's word holds that it follows the API."""
+
 _ASK = Script(f"""
-local told = {{ redis.call('GET', KEYS[1]) == {REIGN} and 1 or 0 }}
-for number = 2, #KEYS do told[number] = redis.call('SRANDMEMBER', KEYS[number]) end
+local time = redis.call('TIME')
+local now = time[1] .. '.' .. string.format('%06d', time[2])
+local vouched = redis.call('GET', KEYS[1]) == {REIGN}
+local followed = redis.call('ZRANGEBYSCORE', KEYS[2], '(' .. now, '+inf', 'LIMIT', 0, 1)[1]
+local told = {{ vouched and followed and 1 or 0 }}
+for number = 3, #KEYS do told[number - 1] = redis.call('SRANDMEMBER', KEYS[number]) end
 return told
 """)
 
@@ -39,4 +49,4 @@ def ask_if_vouched(pipe: Pipeline, keys: Keys, sets: Sequence[str] = ()) -> None
     The last answer is a list: 1 where what it is told of the inventory can be relied on, else 0; then the members, None
     where a set has none.
     """
-    _ASK.join(pipe, [keys.vouched, *sets], [])
+    _ASK.join(pipe, [keys.vouched, keys.following, *sets], [])

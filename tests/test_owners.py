@@ -15,7 +15,7 @@ from shared.models import Confirmation, Outcome
 from tests.absence import AbsenceWatch
 from tests.conftest import GATEWAY, Product, release
 from tests.interposed import InterposedDriver
-from tests.vouched import vouch
+from tests.vouched import is_vouched, vouch
 from tests.waiting import eventually
 from workers import service
 from workers.owners import Owners
@@ -167,6 +167,29 @@ def test_nothing_is_taken_away_while_nobody_vouches_for_the_inventory(
         product.work_until(lambda: product.records.outcome("confirm-1"), "the confirmation")
         assert absences.stop() == []
     assert product.records.outcome("confirm-1") == Outcome.REASSIGNED
+
+
+@pytest.mark.usefixtures("asked_again_soon")
+def test_nothing_is_taken_away_while_no_producer_follows_the_api(
+    leak: Callable[..., Product], cluster: SandboxCluster
+) -> None:
+    product = leak()
+    redis, keys = product.work_queue.redis, product.work_queue.keys
+    redis.zrem(keys.following, "a producer")
+    eventually(lambda: is_vouched(product.work_queue), "the producer to follow")
+    # Its watch breaks off, and while it cannot follow an owner comes, which the API's lists lack too.
+    cluster.server.faults.answer(503, prefix=EIPS, verbs=["watch"])
+    cluster.server.faults.partial_lists(0.0, prefix=EIPS)
+    cluster.background.call(cluster.server.cut_watches())
+    eventually(lambda: not is_vouched(product.work_queue), "the producer to take its word back", 2)
+    cluster.create_eip("new", GATEWAY, ADDRESS)
+    with watch(cluster) as absences:
+        wait_until_postponed(product, *product.records.find("old"))
+        assert product.outcomes("old") == [None]
+        cluster.server.faults.clear()
+        assert product.finish("old") == ["reassigned"]
+        assert absences.stop() == []
+    assert ADDRESS in cluster.addresses(GATEWAY)
 
 
 @pytest.mark.usefixtures("asked_again_soon")

@@ -27,7 +27,7 @@ class Owners:
     known: dict[str, str] = field(default_factory=dict)
     """Address → UID of its owner, where only the inventory tells of one."""
     vouched: bool = True
-    """Whether a producer has vouched for the inventory (`shared.vouching`): else an owner may be known to nobody."""
+    """Whether the inventory can be relied on (`shared.vouching`): else an owner may be known to nobody."""
     _names: dict[str, str] = field(default_factory=dict)
 
     def of(self, address: IPAddress) -> str | None:

@@ -46,7 +46,7 @@ from workers.site import Site
 
 log = get_logger(__name__)
 
-UNVOUCHED = "no producer has caught up with the API since Redis was started, so an owner may be unknown"
+UNVOUCHED = "no producer has caught up with the API, so an owner may be unknown"
 LONGEST_UNVOUCHED_PAUSE = 30.0
 """Seconds. A producer that lives has mostly caught up within some; the longer none has, the seldomer it is asked."""
 
@@ -68,7 +68,7 @@ class Round:
         self._looks = Looks(work_queue.records, settings)
         self._inside = ("lo", settings.vpc_interface)
         self._unvouched_since: float | None = None
-        """Since when Redis has been met that no producer has vouched for, on the monotonic clock."""
+        """Since when the inventory that was met cannot be relied on, on the monotonic clock."""
         self._audits = GatewayAudits(work_queue, self._looks, settings, self._inside)
 
     def rest(self, unused_for: float = 0.0) -> None:

@@ -152,13 +152,13 @@ def _commit_in_two(commit: Callable[..., Difference], pause: float) -> Callable[
     """The inventory first, and the work that follows from it a moment later."""
 
     def commit_then_publish(
-        inventory: Inventory, changes: Sequence[Change], version: int | None, *, gap: bool = False
+        inventory: Inventory, changes: Sequence[Change], version: int | None, **kwargs: bool
     ) -> Difference:
         queue = inventory.work_queue
         later: list[Work] = []
         publish, queue.publish = queue.publish, lambda _pipe, work, *_, **__: later.append(work)  # type: ignore[method-assign]
         try:
-            result = commit(inventory, changes, version, gap=gap)
+            result = commit(inventory, changes, version, **kwargs)
         finally:
             queue.publish = publish  # type: ignore[method-assign]
         if later:

@@ -29,7 +29,7 @@ def test_nothing_runs_yet(run: RunCommand) -> None:
     assert told.returncode == 1
     assert told.stdout.splitlines()[:5] == [
         "needs you",
-        "  ! no producer lives: what is released now is not seen before one does",
+        "  ! no producer lives: before one does, what is released is not seen, and nothing is taken away",
         "      eip-reclaimer producer",
         "  ! no worker lives: nothing is reclaimed before one does",
         "      eip-reclaimer worker",

@@ -31,11 +31,11 @@ class DyingInventory(Inventory):
         super().__init__(work_queue, cluster, producer, self._die_at_step)
         self._deadly = self._gone_committed = False
 
-    def commit(self, changes: Sequence[Change], resource_version: int | None, *, gap: bool = False) -> Difference:
+    def commit(self, changes: Sequence[Change], resource_version: int | None, **kwargs: bool) -> Difference:
         gone = any(isinstance(change, Gone) for change in changes)
         after = self._gone_committed and not changes and resource_version is not None
         self._deadly = gone if sys.argv[2] == "gone" else after
-        result = super().commit(changes, resource_version, gap=gap)
+        result = super().commit(changes, resource_version, **kwargs)
         self._gone_committed = self._gone_committed or gone
         return result
 

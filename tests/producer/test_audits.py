@@ -11,6 +11,7 @@ from producer.lists import Lists
 from producer.memory import Memory
 from sandbox.cluster import SandboxCluster
 from shared.kube.api import EIPS, GATEWAYS
+from shared.metrics import WATCH_RESTARTS
 from tests.conftest import GATEWAY, Product
 from tests.waiting import eventually
 
@@ -108,6 +109,21 @@ def test_also_when_gateways_cannot_be_listed_at_first(product: Product, cluster:
     cluster.server.faults.answer(403, prefix=GATEWAYS, verbs=("list",), count=2)
     product.start_producer()
     expect_reclaimed(product, cluster)
+
+
+def test_a_watch_goes_on_while_gateways_cannot_be_listed(product: Product, cluster: SandboxCluster) -> None:
+    product.start_producer()()
+    come_and_go_unseen(cluster)
+    cluster.server.faults.answer(500, prefix=GATEWAYS, verbs=["list"])
+    product.start_producer()
+    eventually(lambda: cluster.server.requests.count(verb="list", prefix=GATEWAYS) > 3, "more lists")
+    restarts = WATCH_RESTARTS.labels("api")._value.get()
+    cluster.delete_eip("kept")
+    eventually(lambda: product.records.find("kept"), "the release")
+    assert WATCH_RESTARTS.labels("api")._value.get() == restarts
+    assert audits(product) == []
+    cluster.server.faults.clear()
+    eventually(lambda: audits(product) == sorted([GATEWAY, OTHER]), "the audits")
 
 
 def test_a_first_start_does_not_touch_what_leaked_before(product: Product, cluster: SandboxCluster) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from producer.lists import Lists
 from producer.memory import Memory
 from sandbox.cluster import SandboxCluster
+from shared.kube.api import Object
+from shared.metrics import WATCH_RESTARTS
 from tests.conftest import GATEWAY, Product
 from tests.waiting import eventually
 
@@ -53,6 +55,11 @@ def listings(cluster: SandboxCluster) -> int:
     return cluster.server.requests.count(verb="list", prefix=EIP_PATH)
 
 
+def restarts_by_the_api() -> float:
+    """How often a watch was begun anew because the API did not answer."""
+    return float(WATCH_RESTARTS.labels("api")._value.get())
+
+
 def released(product: Product, names: list[str] = EIPS) -> list[str]:
     return [name for name in names if product.records.find(name)]
 
@@ -84,6 +91,38 @@ def test_a_list_that_lacks_an_eip_which_the_api_has_releases_nothing(product: Pr
     cluster.server.faults.clear()
     eventually(lambda: product.brake.state() is None, "the brake to disengage")
     assert released(product) == []
+
+
+def test_what_another_producer_sees_during_a_list_is_no_sign_of_an_older_history(
+    product: Product, cluster: SandboxCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inventory, other = product.inventory(), product.inventory()
+    pages = product.api.pages
+
+    def slow_pages(path: str, **query: str) -> Iterator[tuple[list[Object], int]]:
+        for items, version in pages(path, **query):
+            other.commit([], version + 1)
+            yield items, version
+
+    monkeypatch.setattr(product.api, "pages", slow_pages)
+    Lists(product.api, inventory, Memory(inventory), product.brake, product.settings).take()
+    assert product.brake.state() is None
+
+
+def test_a_watch_goes_on_while_the_api_does_not_list_for_the_brake(
+    product: Product, cluster: SandboxCluster, capfd: pytest.CaptureFixture[str]
+) -> None:
+    cluster.server.faults.partial_lists(0.0, prefix=EIP_PATH)
+    product.start_producer()
+    engaged(product)
+    cluster.server.faults.answer(500, prefix=EIP_PATH, verbs=["list"])
+    refused = listings(cluster)
+    eventually(lambda: listings(cluster) > refused + 2, "more lists")
+    restarts = restarts_by_the_api()
+    delete(cluster, EIPS[:1])
+    eventually(lambda: released(product) == EIPS[:1], "the release")
+    assert restarts_by_the_api() == restarts
+    assert "cannot list now, trying again" in "".join(capfd.readouterr())
 
 
 def test_a_list_that_lacks_few_releases_them(product: Product, cluster: SandboxCluster) -> None:

@@ -22,6 +22,7 @@ from shared.queue import WorkQueue
 from shared.settings import Settings
 from tests.shared.test_difference import A, B, eip
 from tests.vouched import is_vouched, reign
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.server
 
@@ -274,6 +275,7 @@ def test_a_producer_vouches_in_the_server_process_that_it_says_and_no_other(
         by.commit([], version)
         return by.vouched, is_vouched(work_queue)
 
+    inventory.follows = other.follows = True
     work_queue.redis.delete(work_queue.keys.vouched)
     assert commit(inventory, 10) == (False, False)
     assert inventory.reign == reign(work_queue)
@@ -285,6 +287,80 @@ def test_a_producer_vouches_in_the_server_process_that_it_says_and_no_other(
     inventory.forget_history()
     assert commit(other, 12) == (False, False)
     assert commit(inventory, 13) == (False, False)
+
+
+@pytest.fixture
+def unfollowed(work_queue: WorkQueue) -> None:
+    work_queue.redis.delete(work_queue.keys.following)
+
+
+@pytest.mark.usefixtures("unfollowed")
+def test_a_producer_says_that_it_follows_for_as_long_as_it_does(
+    inventory: Inventory, other: Inventory, work_queue: WorkQueue
+) -> None:
+    inventory.commit([], 10)
+    assert not is_vouched(work_queue)
+    inventory.follows = True
+    inventory.commit([], 10)
+    assert is_vouched(work_queue)
+    # That another does not is no word about this one.
+    other.commit([], 10)
+    assert is_vouched(work_queue)
+    inventory.follows = False
+    inventory.commit([], None)
+    assert not is_vouched(work_queue)
+
+
+@pytest.mark.usefixtures("unfollowed")
+def test_a_word_holds_for_some_seconds_and_is_left_again(
+    inventory: Inventory, work_queue: WorkQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def until() -> float:
+        return work_queue.redis.zscore(work_queue.keys.following, "p1") or 0.0
+
+    monkeypatch.setattr("shared.inventory.WORD_SECONDS", 1.0)
+    monkeypatch.setattr("shared.inventory.WORD_AGAIN", 0.2)
+    inventory.follows = True
+    inventory.commit([], 10)
+    first = until()
+    inventory.commit([], 11)
+    assert until() == first
+    time.sleep(0.3)
+    inventory.commit([], 12)
+    assert 0.2 < until() - first < 1
+    # Nobody is there to take it back.
+    eventually(lambda: not is_vouched(work_queue), "the word to end", 3)
+
+
+@pytest.mark.usefixtures("unfollowed")
+def test_a_part_of_what_was_seen_is_no_word(inventory: Inventory, work_queue: WorkQueue) -> None:
+    inventory.follows = True
+    inventory.commit([Seen(eip("u1", A))], None)
+    assert not is_vouched(work_queue)
+    inventory.commit([Seen(eip("u2", B))], 10)
+    assert is_vouched(work_queue)
+
+
+def test_words_by_another_servers_clock_do_not_count(inventory: Inventory, work_queue: WorkQueue) -> None:
+    work_queue.redis.delete(work_queue.keys.vouched)
+    work_queue.redis.zadd(work_queue.keys.following, {"one that died": time.time() + 3600})
+    inventory.commit([], 10)
+    inventory.vouches_for = inventory.reign
+    inventory.commit([], 10)
+    assert inventory.vouched
+    assert not is_vouched(work_queue)
+
+
+def test_a_doubtful_list_in_place_of_events_ends_that_the_inventory_is_vouched_for(
+    inventory: Inventory, other: Inventory, work_queue: WorkQueue
+) -> None:
+    other.commit([], 12)
+    # Another has seen the events.
+    inventory.commit([], 12, gap=True, doubtful=True)
+    assert is_vouched(work_queue)
+    inventory.commit([], 13, gap=True, doubtful=True)
+    assert not is_vouched(work_queue)
+    assert not inventory.vouched
 
 
 def test_a_word_that_came_too_late_is_not_kept_for_the_next_time(
