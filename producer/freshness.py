@@ -62,7 +62,7 @@ class _Evidence:
 
 
 @dataclass(frozen=True, slots=True)
-class _End:
+class End:
     """Where the API's events ended."""
 
     version: int
@@ -79,7 +79,7 @@ class Freshness:
         self._followed: _Followed | None = None
         self._evidence: _Evidence | None = None
         self._probe_error: str | None = None
-        self._end: _End | None = None
+        self._end: End | None = None
         self._end_wanted = False
         self._soon = threading.Event()
         WATCH_BEHIND.set_function(lambda: self.behind)
@@ -127,23 +127,25 @@ class Freshness:
             return "the watch has not told an event yet that the API has"
         return None
 
-    def end_of_events(self, since: float) -> int | None:
-        """A resourceVersion after which the API had no events at some moment past `since` (on the monotonic clock).
+    def end_of_events(self, since: float, newer_than: float = 0.0) -> End | None:
+        """Where the API's events ended at some moment past `since`; None where that is not known.
 
-        None where that is not known yet; it is asked for then.
+        Where it is not, or not of a moment past `newer_than`, it is asked for now. Both on the monotonic clock.
         """
-        if self._end is not None and self._end.asked_at >= since:
-            return self._end.version
-        self._end_wanted = True
-        self._soon.set()
-        return None
+        end = self._end
+        if end is None or end.asked_at < max(since, newer_than):
+            self._end_wanted = True
+            self._soon.set()
+        return end if end is not None and end.asked_at >= since else None
 
     def run(self, stop: threading.Event) -> None:
         """Ask every few seconds until told to stop, and `wake`d."""
+        asked_at = time.monotonic()
         while not stop.is_set():
-            self._soon.wait(PROBE_SECONDS)
+            self._soon.wait(max(asked_at + PROBE_SECONDS - time.monotonic(), 0.0))
             self._soon.clear()
             if not stop.is_set():
+                asked_at = time.monotonic()
                 self.probe()
 
     def wake(self) -> None:
@@ -160,11 +162,12 @@ class Freshness:
         try:
             if wanted:
                 # Where events come all the time the second watch does not tell where they end.
-                self._end = _End(self._api.version_of(EIPS), began)
+                self._end = End(self._api.version_of(EIPS), began)
                 self._end_wanted = False
-            version, told_all = self._first_event_after(asked_at, GRACE_SECONDS if wanted else 1.0)
+                self._soon.clear()
+            version, told_all = self._first_event_after(asked_at, GRACE_SECONDS)
             if told_all:
-                self._end = _End(asked_at, began)
+                self._end = End(asked_at, began)
         except HistoryGoneError:
             # Where the events since then are gone, nothing can be told of them; the watch itself may go on.
             version = None

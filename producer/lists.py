@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal
 
 from producer.audits import Audits
 from producer.events import change_of, uid_of
-from shared.difference import Gone, difference, gone_from_list
+from shared.difference import Gone, Seen, difference, gone_from_list
 from shared.errors import TransientError
 from shared.kube.api import EIPS
 from shared.kube.events import cluster_object
@@ -76,11 +76,11 @@ class Lists:
         """
         held = self._brake.held()
         known, changes, version = self._list()
-        doubted, is_wrong = self._doubted(known, changes)
+        doubted, doubtful = self._doubted(known, changes)
         # Not at the very beginning: what leaked before is for an operator to look at first.
         gap = bool(self._memory.eips) or self._inventory.checkpoint() is not None
         believed = [change for change in changes if change.uid not in doubted]
-        self._memory.commit(believed, version, gap=gap, doubtful=is_wrong)
+        self._memory.commit(believed, version, gap=gap, doubtful=doubtful)
         self._settle(held - doubted)
         log.info("listed", known=len(self._memory.eips), held_back=len(doubted), resource_version=version)
         self._checked = time.monotonic() if doubted else float("-inf")
@@ -97,13 +97,17 @@ class Lists:
         """
         if time.monotonic() - self._checked < self._recheck:
             return
-        self._checked = time.monotonic()
         try:
             self._check()
+            self._inventory.hindrance = None
         except BrakeEngagedError:
             raise
         except TransientError as error:
             log.error("cannot list now, trying again", reason=str(error))
+            self._inventory.hindrance = str(error)
+        finally:
+            # Events are not seen to meanwhile: where it takes long, they have as long afterwards.
+            self._checked = time.monotonic()
 
     def _check(self) -> None:
         # Before the list: what another producer holds back after it may not be settled by it.
@@ -147,9 +151,10 @@ class Lists:
             self._tell("BrakeReleased", "what was missing is there after all, or was released", warning=False)
 
     def _doubted(self, known: dict[str, EIP], changes: list[Change]) -> tuple[set[str], bool]:
-        """UIDs of what these changes would release and may not, and whether their list is wrong beyond doubt.
+        """UIDs of what these changes would release and may not, and whether owners may be unknown for that.
 
-        The brake holds them back from now on.
+        The brake holds them back from now on. Owners may be unknown where the list is wrong beyond doubt, or has EIPs
+        with new addresses that are held back with the old ones.
         """
         # What is known here alone may have been released by another producer already.
         released = self._inventory.released([change.uid for change in changes])
@@ -166,7 +171,8 @@ class Lists:
             return set(), False
         then = "it is listed again until the API recovers; if the EIPs are truly gone: eip-reclaimer brake release"
         self._engage_brake(reason, uids, len(known), then)
-        return uids, living is not None
+        moved = any(isinstance(change, Seen) and change.uid in uids for change in changes)
+        return uids, living is not None or moved
 
     def _living(self, missing: list[EIP]) -> str | None:
         """One of these EIPs, which a list lacks, that the API has; None where it has none of some."""

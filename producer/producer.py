@@ -108,6 +108,11 @@ class Producer:
         """How many EIPs there are, as far as this producer has seen."""
         return len(self._memory.eips)
 
+    @property
+    def follows(self) -> bool:
+        """Whether it has caught up with the API and sees what happens, as it told Redis last."""
+        return self._inventory.word_for > 0
+
     def run(self, stop: threading.Event) -> None:
         """Produce until told to stop.
 
@@ -230,10 +235,18 @@ class Producer:
                 if batch or waiting or time.monotonic() - verified >= HEARTBEAT_SECONDS:
                     self._commit_backlog()
                     verified = time.monotonic()
-                    if self.redis_trouble is None:
-                        self._lists.check_now_and_then()
-                if self.redis_trouble is None and self._vouching.is_due(self._position):
-                    self._commit_backlog()
+                self._see_to_what_is_due()
+
+    def _see_to_what_is_due(self) -> None:
+        """Beside the watch, which goes on where Redis does not answer."""
+        assert self._position is not None
+        try:
+            if self.redis_trouble is None and self._vouching.is_due(self._position):
+                self._commit_backlog()
+            if self.redis_trouble is None:
+                self._lists.check_now_and_then()
+        except RedisError as error:
+            self._lose_redis(error)
 
     def _take_in(self, batch: list[Object]) -> None:
         if batch:
@@ -250,13 +263,13 @@ class Producer:
 
     def _commit_backlog(self) -> None:
         """Commit what was seen, or keep it while Redis does not answer."""
+        if self._position is not None:
+            self._inventory.word_for = self._vouching.word_for(self._position)
         try:
             self._memory.commit(self._backlog, self._position)
             self._backlog.clear()
         except RedisError as error:
-            if self.redis_trouble is None:
-                log.error("redis does not take commits, keeping them", reason=str(error), waiting=len(self._backlog))
-            self.redis_trouble = str(error)
+            self._lose_redis(error)
             return
         finally:
             UNCOMMITTED.set(len(self._backlog))
@@ -264,6 +277,11 @@ class Producer:
         if self.redis_trouble is not None:
             log.info("redis takes commits again")
         self.redis_trouble = None
+
+    def _lose_redis(self, error: RedisError) -> None:
+        if self.redis_trouble is None:
+            log.error("redis does not take commits, keeping them", reason=str(error), waiting=len(self._backlog))
+        self.redis_trouble = str(error)
 
     def _recover_from_older_redis(self) -> None:
         self._inventory.claim_cluster()

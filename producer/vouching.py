@@ -1,26 +1,37 @@
 """When a producer vouches for the inventory, and when it says that it follows the API (`shared.vouching`).
 
 A commit that succeeds proves that Redis has all that this producer committed before. What is left to prove is that the
-producer has seen everything that happened until it met this server's reign, or until its watch began: then it has come
-to where the API's events end, as they were asked for after that.
+producer has seen everything that happened until some moment: then it has come to where the API's events ended, as they
+were asked for then. It vouches for the inventory once that is so of a moment at which it had met this server's reign;
+and it says that it follows for as long as there is such a moment that is not long ago, and past the beginning of what
+it watches. A watch that broke off may have lost its connection long before.
 """
 
 from __future__ import annotations
 
 import time
+from collections import deque
 from threading import Event
 from typing import TYPE_CHECKING
 
 from shared.log import get_logger
+from shared.vouching import WORD_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from producer.freshness import Freshness
+    from producer.freshness import End, Freshness
     from shared.brake import Brake
     from shared.inventory import Inventory
 
 log = get_logger(__name__)
+
+PROOF_SECONDS = 15.0
+"""For how long a producer says that it follows after a moment until which it has proven to have seen everything."""
+PROVE_AGAIN_SECONDS = 10.0
+"""How long after such a moment the next one is asked for; in a quiet cluster the watch beside tells of one before."""
+BEHIND_SECONDS = 1.0
+"""For how long a watch may lack an event that the API has."""
 
 
 class Vouching:
@@ -30,25 +41,25 @@ class Vouching:
         self._inventory = inventory
         self._freshness = freshness
         self._brake = brake
-        self._met: str | None = None
-        """The reign that nobody has vouched in."""
+        self._met: tuple[str, float] | None = None
+        """The reign that nobody has vouched in, and since when we know it, on the monotonic clock."""
         self._opened = Event()
         """Whether the API has answered the watch."""
-        self._caught_up = False
-        """Whether all was seen that happened before that, and the watch has not broken off since."""
         self._since: float | None = None
-        """What happened until then has to be seen, on the monotonic clock; None while there is no watch."""
+        """When it had, first after a watch that broke off; on the monotonic clock."""
+        self._ends: deque[End] = deque(maxlen=10)
+        """Where the API's events ended since then, some of them perhaps not reached yet."""
 
     def begin(self) -> Callable[[], None]:
         """A watch begins; call what is returned when the API has answered it."""
         self._opened = Event()
-        if not self._caught_up:
-            self._since = None
         return self._opened.set
 
     def break_off(self) -> None:
         """It broke off, so what happens is not seen now; the next commit says so."""
-        self._caught_up = self._inventory.follows = False
+        self._since = None
+        self._ends.clear()
+        self._inventory.word_for = 0.0
 
     def is_due(self, position: int) -> bool:
         """Whether the next commit has something to say and has to be made for that.
@@ -59,21 +70,28 @@ class Vouching:
         inventory = self._inventory
         if inventory.vouched:
             self._met = None
-        elif self._met != inventory.reign:
-            self._met, self._since = inventory.reign, None
-        if not self._opened.is_set():
-            return self._is_news(follows=False)
-        if not (inventory.vouched and self._caught_up):
-            self._since = self._since or time.monotonic()
-            end = self._freshness.end_of_events(since=self._since)
-            if end is not None and position >= end:
-                self._caught_up = True
-                # While lists are not believed nobody knows whether all EIPs were seen.
-                if not inventory.vouched and not self._brake.held():
-                    inventory.vouches_for = inventory.reign
-                    log.info("inventory vouched for", resource_version=position, redis=inventory.reign)
-        return self._is_news(follows=self._caught_up) or inventory.vouches_for is not None
+        elif self._met is None or self._met[0] != inventory.reign:
+            self._met = (inventory.reign, time.monotonic())
+        word_for = self.word_for(position)
+        # While lists are not believed nobody knows whether all EIPs were seen.
+        if self._met is not None and self._seen_until(position) >= self._met[1] and not self._brake.held():
+            inventory.vouches_for = inventory.reign
+            log.info("inventory vouched for", resource_version=position, redis=inventory.reign)
+            return True
+        return (word_for > 0) != (inventory.word_for > 0)
 
-    def _is_news(self, *, follows: bool) -> bool:
-        before, self._inventory.follows = self._inventory.follows, follows
-        return follows != before
+    def word_for(self, position: int) -> float:
+        """For how many seconds this producer can say that it follows, in a commit up to a resourceVersion."""
+        if not self._opened.is_set() or self._freshness.behind > BEHIND_SECONDS:
+            return 0.0
+        now = time.monotonic()
+        self._since = self._since or now
+        met_at = self._met[1] if self._met else 0.0
+        end = self._freshness.end_of_events(self._since, newer_than=max(met_at, now - PROVE_AGAIN_SECONDS))
+        if end is not None and end not in self._ends:
+            self._ends.append(end)
+        return max(0.0, min(WORD_SECONDS, self._seen_until(position) + PROOF_SECONDS - now))
+
+    def _seen_until(self, position: int) -> float:
+        """The last moment until which nothing happened that is not in a commit up to there; on the monotonic clock."""
+        return max((end.asked_at for end in self._ends if end.version <= position), default=float("-inf"))

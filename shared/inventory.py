@@ -23,7 +23,7 @@ from shared.difference import Difference, difference
 from shared.errors import ReclaimerError, WrongClusterError
 from shared.models import EIP, Confirmation
 from shared.scripts import Script
-from shared.vouching import REIGN, WORD_SECONDS
+from shared.vouching import REIGN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -92,14 +92,16 @@ class Inventory:
         """When the API told this producer something last, seconds since the epoch; left with each commit."""
         self.trouble: str | None = None
         """Why this producer cannot follow the API, in words; left with each commit."""
+        self.hindrance: str | None = None
+        """Why this producer cannot list what it asks for beside the watch, in words; likewise."""
         self.reign = ""
         """The server's reign that the last commit met (`shared.vouching`); empty before the first."""
         self.vouched = True
         """Whether a producer has vouched for the inventory in that reign."""
         self.vouches_for: str | None = None
         """The reign for which the next commit vouches; None from then on, since what it is said of may be forgotten."""
-        self.follows = False
-        """Whether this producer has caught up with the API and sees what happens: each commit says so, or not."""
+        self.word_for = 0.0
+        """For how many seconds each commit says that this producer follows the API; 0 where it does not."""
         self._word: tuple[bool, float] | None = None
         """What it said last, and when on the monotonic clock."""
         self._now = 0.0
@@ -150,8 +152,8 @@ class Inventory:
             resource_version: everything up to it is among the changes or was committed before; None leaves the
                 position as it is.
             gap: whether there were events before it that nobody saw, so that gateways have to be audited.
-            doubtful: whether, in place of these, the changes are of a list that is not to be believed: it may lack
-                EIPs that came meanwhile, so nobody vouches for the inventory any longer.
+            doubtful: whether, in place of these, the changes are of a list that is not believed, so that owners which
+                came meanwhile may be unknown: nobody vouches for the inventory any longer.
 
         Returns:
             what followed from the changes; its works are published, confirmations among them.
@@ -195,6 +197,8 @@ class Inventory:
                     if resource_version is not None or not changes:
                         word = self._leave_word(pipe, anew=vouches)
                     self._at_step("execute")
+                    # Until an answer is here nobody knows what it said last.
+                    self._word = None
                     pipe.execute()
                 except WatchError:
                     # Also a connection that broke, perhaps after the transaction: the mark may be there.
@@ -404,6 +408,7 @@ class Inventory:
             "resource_version": resource_version or self._version,
             "heard_at": self.heard_at,
             "trouble": self.trouble,
+            "hindrance": self.hindrance,
         }
         pipe.hset(self._keys.producers, self.producer, json.dumps(left))
         self._marks.add(mark)
@@ -411,11 +416,11 @@ class Inventory:
 
     def _leave_word(self, pipe: Pipeline, *, anew: bool) -> tuple[bool, float]:
         """Say whether this producer follows the API, unless that was said a moment ago."""
-        now = time.monotonic()
-        if not anew and self._word is not None and self._word[0] == self.follows and now - self._word[1] < WORD_AGAIN:
+        follows, now = self.word_for > 0, time.monotonic()
+        if not anew and self._word is not None and self._word[0] == follows and now - self._word[1] < WORD_AGAIN:
             return self._word
-        pipe.zadd(self._keys.following, {self.producer: self._now + (WORD_SECONDS if self.follows else 0)})
-        return self.follows, now
+        pipe.zadd(self._keys.following, {self.producer: self._now + self.word_for})
+        return follows, now
 
 
 def check_cluster(redis: Redis, work_queue: WorkQueue, cluster: str) -> None:

@@ -48,7 +48,7 @@ class Keys:
 
     @property
     def producers(self) -> str:
-        """Hash: producer id → JSON with its last commit: `mark`, `at`, `resource_version`, `heard_at`."""
+        """Hash: producer id → JSON with its last commit: `mark`, `at`, `resource_version`, and how it fared."""
         return f"{self.prefix}:producers"
 
     @property

@@ -76,6 +76,8 @@ class ProducerStatus:
     """When the API told it something last; None when it has not yet."""
     trouble: str | None
     """Why it cannot follow the API, in words; None where it can."""
+    hindrance: str | None
+    """Why it cannot list what it asks for beside that, in words; None where it can."""
     alive: bool
 
 
@@ -185,6 +187,9 @@ def needs_of(
         yield Need(f"no producer can follow the Kubernetes API: {living[0].trouble}", "look at the API server")
     elif all(now - (producer.heard_at or producer.committed_at) > API_SILENT_SECONDS for producer in living):
         yield Need("no producer hears anything from the Kubernetes API", "look at the producers' logs and the API")
+    elif hindrance := next((producer.hindrance for producer in living if producer.hindrance), None):
+        why = f"no list can be had, so that gateways are not audited and the brake stays as it is: {hindrance}"
+        yield Need(why, "look at the API server")
     if living and unvouched_for > UNVOUCHED_SECONDS:
         why = "no producer has caught up with the API: nothing is taken away before one has"
         yield Need(why, "look at the producers' logs" if brake is None else "eip-reclaimer brake show")

@@ -92,7 +92,7 @@ class StatusReader:
                     *(now, queues, producers, workers, failures, brake, audits),
                     unvouched_for=max(
                         now - float(unvouched) if unvouched else 0.0,
-                        seconds - last_word[0][1] if last_word else 0.0,
+                        seconds - (last_word[0][1] if last_word else 0.0),
                     ),
                 )
             ),
@@ -174,6 +174,7 @@ class StatusReader:
                     resource_version=mark.get("resource_version"),
                     heard_at=mark.get("heard_at"),
                     trouble=mark.get("trouble"),
+                    hindrance=mark.get("hindrance"),
                     alive=now - mark["at"] < PRODUCER_LATE_SECONDS,
                 )
             )

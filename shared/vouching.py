@@ -30,7 +30,7 @@ REIGN = """(
 """Lua: what names this server's reign."""
 
 WORD_SECONDS = 6.0
-"""How long a producer's word holds that it follows the API."""
+"""How long a producer's word holds that it follows the API, at most."""
 
 _ASK = Script(f"""
 local time = redis.call('TIME')

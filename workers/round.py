@@ -67,8 +67,8 @@ class Round:
         self._intents = Intents(work_queue.redis, work_queue.keys, settings.intent_lifetime)
         self._looks = Looks(work_queue.records, settings)
         self._inside = ("lo", settings.vpc_interface)
-        self._unvouched_since: float | None = None
-        """Since when the inventory that was met cannot be relied on, on the monotonic clock."""
+        self._unvouched: tuple[float, float] | None = None
+        """Since when the inventory cannot be relied on, and when that was seen last; on the monotonic clock."""
         self._audits = GatewayAudits(work_queue, self._looks, settings, self._inside)
 
     def rest(self, unused_for: float = 0.0) -> None:
@@ -174,7 +174,7 @@ class Round:
         asked = {ip for work in (*releases, *others) if not isinstance(work, Audit) for ip in work.addresses}
         owners = self._cluster.owners(gateway, asked, lambda pipe: self._intents.record(pipe, gateway, found))
         if owners.vouched:
-            self._unvouched_since = None
+            self._unvouched = None
         answers |= self._release(gateway, releases, sites, owners, fence)
         for work in others:
             if isinstance(work, Audit):
@@ -263,21 +263,25 @@ class Round:
     def _not_now(self, gateway: str, owners: Owners) -> NotNowError | None:
         """Why nothing of the gateway may be taken away yet, although no owner is known; None when it may."""
         if not owners.vouched:
-            return self._unvouched()
+            return self._wait_for_producer()
         waits = self._hold.asks_to_wait(gateway, owners.waiting)
         return None if waits is None else NotNowError(waits, self._settings.busy_pause)
 
-    def _unvouched(self, done: str = "") -> NotNowError:
+    def _wait_for_producer(self, done: str = "") -> NotNowError:
         """Wait for a producer, half as long again as this worker has waited for one; `done` is what was done before."""
         now = time.monotonic()
-        since = self._unvouched_since = self._unvouched_since or now
+        since, last = self._unvouched or (now, now)
+        if now - last > 2 * LONGEST_UNVOUCHED_PAUSE:
+            # Between the two nobody here looked whether it could.
+            since = now
+        self._unvouched = (since, now)
         pause = min(max((now - since) / 2, self._settings.busy_pause), LONGEST_UNVOUCHED_PAUSE)
         return NotNowError(f"{done}{UNVOUCHED}", pause)
 
     def _doubt(self, before: Owners, again: Owners) -> NotNowError | None:
         """Why what was deleted may have an owner after all, although none is known, and goes back; None for none."""
         if not again.vouched:
-            return self._unvouched("put back: ")
+            return self._wait_for_producer("put back: ")
         waited = {eip.uid for eip in before.waiting}
         newcomers = [eip.name for eip in again.waiting if eip.uid not in waited]
         if not newcomers:
@@ -339,7 +343,7 @@ class Round:
                 self._tell("put back", site, {work.id: addresses})
                 put_back += [{"pod": site.pod.place.name, "address": str(address)} for address in addresses]
         if len(owned) < len(work.addresses) and not owners.vouched:
-            return self._unvouched()
+            return self._wait_for_producer()
         seen = self._seen(sites, work.addresses)
         if owned:
             details = {"owners": _named(owners, owned), "seen": seen}

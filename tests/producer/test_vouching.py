@@ -8,12 +8,22 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from producer import freshness, vouching
+from producer.freshness import End
+from producer.stream import EventStream
+from producer.vouching import Vouching
 from sandbox.api.watching import Cut
 from sandbox.cluster import SandboxCluster
-from shared.kube.api import EIPS
+from sandbox.objects import EIPS as EIP_KIND
+from shared.brake import Brake
+from shared.inventory import Inventory
+from shared.kube.api import EIPS, Object
+from shared.queue import WorkQueue
+from shared.settings import Settings
 from shared.vouching import WORD_SECONDS
 from tests.conftest import GATEWAY, Product
-from tests.vouched import is_vouched
+from tests.forwarder import Forwarder
+from tests.vouched import is_vouched, vouch
 from tests.waiting import eventually
 
 pytestmark = [pytest.mark.kernel, pytest.mark.server]
@@ -104,6 +114,79 @@ def test_not_before_it_has_seen_all_that_happened(product: Product, cluster: San
     assert {eip.name for eip in product.inventory().all().values()} == {"kept", "new"}
 
 
+def test_no_word_before_what_happened_until_then_was_seen(
+    product: Product, cluster: SandboxCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    product.start_producer()()
+    # The inventory itself is vouched for; nobody sees what comes.
+    vouch(product.work_queue)
+    product.work_queue.redis.delete(product.work_queue.keys.following)
+    cluster.create_eip("new", GATEWAY, "10.1.69.205")
+    told = threading.Event()
+    next_batch = EventStream.next
+
+    def late(stream: EventStream, timeout: float) -> list[Object] | None:
+        if told.is_set():
+            return next_batch(stream, timeout)
+        time.sleep(timeout)
+        return []
+
+    monkeypatch.setattr(EventStream, "next", late)
+    product.start_producer()
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline:
+        assert not is_vouched(product.work_queue)
+        time.sleep(0.05)
+    told.set()
+    eventually(lambda: is_vouched(product.work_queue), "the producer to follow")
+    assert {eip.name for eip in product.inventory().all().values()} == {"kept", "new"}
+
+
+def test_the_word_ends_soon_where_the_api_is_cut_off_without_a_word(
+    product: Product, make_product: Callable[..., Product], cluster: SandboxCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vouching, "PROOF_SECONDS", 3.0)
+    monkeypatch.setattr(vouching, "PROVE_AGAIN_SECONDS", 1.0)
+    monkeypatch.setattr(freshness, "GRACE_SECONDS", 0.5)
+    with Forwarder(cluster.server.port) as forwarder:
+        kubeconfig = cluster.state / "through-the-forwarder"
+        kubeconfig.write_text(cluster.kubeconfig.read_text().replace(f":{cluster.server.port}", f":{forwarder.port}"))
+        product = make_product(kubeconfig=kubeconfig)
+        product.work_queue.redis.delete(product.work_queue.keys.following)
+        product.start_producer()
+        eventually(lambda: is_vouched(product.work_queue), "the producer to follow")
+        time.sleep(4)
+        assert is_vouched(product.work_queue)
+        forwarder.freeze(new=True)
+        eventually(lambda: not is_vouched(product.work_queue), "the word to end", 5)
+        assert product.producers[-1].trouble is None
+        forwarder.thaw()
+        eventually(lambda: is_vouched(product.work_queue), "the producer to follow again")
+
+
+def test_addresses_that_are_held_back_with_those_they_replace_are_unknown(
+    product: Product, make_product: Callable[..., Product], cluster: SandboxCluster
+) -> None:
+    product = make_product(brake_minimum=0, brake_percent=0)
+    stop = product.start_producer()
+    eventually(lambda: is_vouched(product.work_queue), "the producer to vouch")
+    stop()
+    cluster.kill_controller()
+    cluster.patch_eip("kept", {"spec": {"v4ip": "10.1.69.204"}})
+    cluster.background.call(
+        cluster.api.patch(EIP_KIND, "kept", {"status": {"ip": "10.1.69.204"}}, subresource="status")
+    )
+    cluster.compact_history()
+    product.start_producer()
+    assert "one list would release 1 of 1" in eventually(product.brake.state, "the brake to engage").reason  # type: ignore[union-attr]
+    time.sleep(2)
+    assert not is_vouched(product.work_queue)
+    product.brake.confirm()
+    eventually(lambda: is_vouched(product.work_queue), "the producer to vouch")
+    (kept,) = product.inventory().all().values()
+    assert kept.addresses == ("10.1.69.204",)
+
+
 def test_a_producer_that_ends_takes_its_word_back(product: Product) -> None:
     stop = product.start_producer()
     eventually(lambda: is_vouched(product.work_queue), "the producer to follow")
@@ -188,3 +271,79 @@ def test_many_that_are_truly_gone_do_not_end_it(
     assert eventually(product.brake.state, "the brake to engage").reason == "one list would release 1 of 1 known EIPs"  # type: ignore[union-attr]
     eventually(lambda: is_vouched(product.work_queue), "the producer to follow")
     assert product.brake.state() is not None
+
+
+class Api:
+    """Where events end, as a test says it; `Freshness` without a watch beside."""
+
+    def __init__(self) -> None:
+        self.behind = 0.0
+        self.version = 10
+
+    def end_of_events(self, since: float, newer_than: float) -> End:
+        assert max(since, newer_than) <= time.monotonic()
+        return End(self.version, time.monotonic())
+
+
+class TestWord:
+    @pytest.fixture
+    def api(self) -> Api:
+        return Api()
+
+    @pytest.fixture
+    def vouching(self, work_queue: WorkQueue, api: Api, settings: Settings) -> Vouching:
+        inventory = Inventory(work_queue, "c1", "p1")
+        return Vouching(inventory, api, Brake(work_queue, settings))  # type: ignore[arg-type]
+
+    def test_as_long_as_it_holds(self, vouching: Vouching) -> None:
+        vouching.begin()()
+        assert vouching.word_for(10) == WORD_SECONDS
+
+    def test_not_before_the_watch_is_open(self, vouching: Vouching) -> None:
+        opened = vouching.begin()
+        assert vouching.word_for(10) == 0
+        opened()
+        assert vouching.word_for(10) > 0
+
+    def test_not_by_a_watch_that_was_given_up(self, vouching: Vouching) -> None:
+        opened = vouching.begin()
+        vouching.begin()
+        opened()
+        assert vouching.word_for(10) == 0
+
+    def test_not_while_an_event_is_missing(self, vouching: Vouching) -> None:
+        vouching.begin()()
+        assert vouching.word_for(9) == 0
+        # Where events ended then is remembered, and reached later.
+        assert vouching.word_for(10) > 0
+
+    def test_not_while_the_watch_is_behind(self, vouching: Vouching, api: Api) -> None:
+        vouching.begin()()
+        api.behind = 0.01
+        assert vouching.word_for(10) > 0
+        api.behind = 1.01
+        assert vouching.word_for(10) == 0
+
+    def test_what_was_proven_before_a_watch_broke_off_proves_nothing(self, vouching: Vouching, api: Api) -> None:
+        vouching.begin()()
+        assert vouching.word_for(10) > 0
+        vouching.break_off()
+        vouching.begin()()
+        api.version = 12
+        assert vouching.word_for(11) == 0
+
+    def test_what_was_proven_before_a_watch_ended_still_does(self, vouching: Vouching, api: Api) -> None:
+        vouching.begin()()
+        assert vouching.word_for(10) > 0
+        vouching.begin()()
+        api.version = 12
+        assert vouching.word_for(11) > 0
+
+    def test_a_proof_does_not_last(self, vouching: Vouching, api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("producer.vouching.PROOF_SECONDS", 0.3)
+        vouching.begin()()
+        assert 0 < vouching.word_for(10) < 0.4
+        # Events come faster than they are committed.
+        api.version = 1000
+        time.sleep(0.3)
+        assert vouching.word_for(11) == 0

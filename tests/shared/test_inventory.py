@@ -275,7 +275,7 @@ def test_a_producer_vouches_in_the_server_process_that_it_says_and_no_other(
         by.commit([], version)
         return by.vouched, is_vouched(work_queue)
 
-    inventory.follows = other.follows = True
+    inventory.word_for = other.word_for = 6
     work_queue.redis.delete(work_queue.keys.vouched)
     assert commit(inventory, 10) == (False, False)
     assert inventory.reign == reign(work_queue)
@@ -300,13 +300,13 @@ def test_a_producer_says_that_it_follows_for_as_long_as_it_does(
 ) -> None:
     inventory.commit([], 10)
     assert not is_vouched(work_queue)
-    inventory.follows = True
+    inventory.word_for = 6
     inventory.commit([], 10)
     assert is_vouched(work_queue)
     # That another does not is no word about this one.
     other.commit([], 10)
     assert is_vouched(work_queue)
-    inventory.follows = False
+    inventory.word_for = 0
     inventory.commit([], None)
     assert not is_vouched(work_queue)
 
@@ -318,9 +318,8 @@ def test_a_word_holds_for_some_seconds_and_is_left_again(
     def until() -> float:
         return work_queue.redis.zscore(work_queue.keys.following, "p1") or 0.0
 
-    monkeypatch.setattr("shared.inventory.WORD_SECONDS", 1.0)
     monkeypatch.setattr("shared.inventory.WORD_AGAIN", 0.2)
-    inventory.follows = True
+    inventory.word_for = 1
     inventory.commit([], 10)
     first = until()
     inventory.commit([], 11)
@@ -333,8 +332,30 @@ def test_a_word_holds_for_some_seconds_and_is_left_again(
 
 
 @pytest.mark.usefixtures("unfollowed")
+def test_a_word_whose_answer_was_lost_is_taken_back_all_the_same(
+    inventory: Inventory, work_queue: WorkQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inventory.commit([], 10)
+    inventory.word_for = 6
+    with monkeypatch.context() as patch:
+        execute = Pipeline.execute
+
+        def lost(pipe: Pipeline, *args: Any, **kwargs: Any) -> list[Any]:
+            execute(pipe, *args, **kwargs)
+            raise RedisTimeoutError("the answer was lost")
+
+        patch.setattr(Pipeline, "execute", lost)
+        with pytest.raises(RedisTimeoutError):
+            inventory.commit([], 11)
+    assert is_vouched(work_queue)
+    inventory.word_for = 0
+    inventory.commit([], None)
+    assert not is_vouched(work_queue)
+
+
+@pytest.mark.usefixtures("unfollowed")
 def test_a_part_of_what_was_seen_is_no_word(inventory: Inventory, work_queue: WorkQueue) -> None:
-    inventory.follows = True
+    inventory.word_for = 6
     inventory.commit([Seen(eip("u1", A))], None)
     assert not is_vouched(work_queue)
     inventory.commit([Seen(eip("u2", B))], 10)

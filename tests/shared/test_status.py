@@ -211,6 +211,33 @@ def test_a_producer_that_cannot_follow_the_api_lives_and_says_why(reader: Status
     assert reader.read().needs == ()
 
 
+def test_lists_that_cannot_be_had_need_a_person(reader: StatusReader, work_queue: WorkQueue) -> None:
+    live(work_queue)
+    inventory = produce(work_queue)
+    inventory.hindrance = "the API answered 403 about vpc-nat-gateways"
+    inventory.commit([], None)
+    (need,) = reader.read().needs
+    assert need.what.endswith("the brake stays as it is: the API answered 403 about vpc-nat-gateways")
+    inventory.hindrance = None
+    inventory.commit([], None)
+    assert reader.read().needs == ()
+
+
+def test_a_cluster_that_no_producer_follows_needs_a_person_after_a_while(
+    reader: StatusReader, work_queue: WorkQueue
+) -> None:
+    live(work_queue)
+    inventory = produce(work_queue)
+    work_queue.redis.delete(work_queue.keys.following)
+    # Those of a version that left no word.
+    assert needs(reader.read()) == ["look at the producers' logs"]
+    work_queue.redis.zadd(work_queue.keys.following, {"p0": time.time() - 61})
+    assert needs(reader.read()) == ["look at the producers' logs"]
+    inventory.word_for = 6
+    inventory.commit([], 11)
+    assert reader.read().needs == ()
+
+
 def test_a_redis_that_nobody_vouches_for_needs_a_person_after_a_while(
     reader: StatusReader, work_queue: WorkQueue, settings: Settings
 ) -> None:
