@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -31,6 +32,8 @@ log = get_logger(__name__)
 
 PROBE_SECONDS = 6.0
 """How often the API is asked beside the watch."""
+SOONEST_SECONDS = 1.0
+"""How soon it is asked once more, whoever wants to know: an API in trouble has enough to do."""
 PROBE_TIMEOUT = 5.0
 """How long its answer may take."""
 GRACE_SECONDS = 3.0
@@ -62,7 +65,7 @@ class _Evidence:
 
 
 @dataclass(frozen=True, slots=True)
-class End:
+class _End:
     """Where the API's events ended."""
 
     version: int
@@ -79,7 +82,7 @@ class Freshness:
         self._followed: _Followed | None = None
         self._evidence: _Evidence | None = None
         self._probe_error: str | None = None
-        self._end: End | None = None
+        self._ends: deque[_End] = deque(maxlen=10)
         self._end_wanted = False
         self._soon = threading.Event()
         WATCH_BEHIND.set_function(lambda: self.behind)
@@ -97,7 +100,8 @@ class Freshness:
         """The watch has ended; with `history_gone`, versions before say nothing about what comes."""
         self._followed = None
         if history_gone:
-            self._evidence = self._end = None
+            self._evidence = None
+            self._ends.clear()
 
     def expect_live(self) -> None:
         """See that the watch tells what the API has.
@@ -127,22 +131,25 @@ class Freshness:
             return "the watch has not told an event yet that the API has"
         return None
 
-    def end_of_events(self, since: float, newer_than: float = 0.0) -> End | None:
-        """Where the API's events ended at some moment past `since`; None where that is not known.
+    def seen_until(self, position: int, since: float) -> float | None:
+        """The last moment at which the API's events ended, as far as is known, at a resourceVersion or before.
 
-        Where it is not, or not of a moment past `newer_than`, it is asked for now. Both on the monotonic clock.
+        None where that is not known of any moment past `since`. Both are on the monotonic clock.
         """
-        end = self._end
-        if end is None or end.asked_at < max(since, newer_than):
-            self._end_wanted = True
-            self._soon.set()
-        return end if end is not None and end.asked_at >= since else None
+        known = [end.asked_at for end in list(self._ends) if end.version <= position and end.asked_at >= since]
+        return max(known, default=None)
+
+    def ask_for_end(self) -> None:
+        """Let it be asked now where the API's events end."""
+        self._end_wanted = True
+        self._soon.set()
 
     def run(self, stop: threading.Event) -> None:
         """Ask every few seconds until told to stop, and `wake`d."""
-        asked_at = time.monotonic()
+        asked_at = time.monotonic() - SOONEST_SECONDS
         while not stop.is_set():
             self._soon.wait(max(asked_at + PROBE_SECONDS - time.monotonic(), 0.0))
+            stop.wait(max(asked_at + SOONEST_SECONDS - time.monotonic(), 0.0))
             self._soon.clear()
             if not stop.is_set():
                 asked_at = time.monotonic()
@@ -158,16 +165,17 @@ class Freshness:
         if followed is None:
             self._probe_error = None
             return
-        began, asked_at, wanted = time.monotonic(), followed.position, self._end_wanted
         try:
-            if wanted:
+            if self._end_wanted:
                 # Where events come all the time the second watch does not tell where they end.
-                self._end = End(self._api.version_of(EIPS), began)
+                began = time.monotonic()
+                self._ends.append(_End(self._api.version_of(EIPS), began))
                 self._end_wanted = False
                 self._soon.clear()
-            version, told_all = self._first_event_after(asked_at, GRACE_SECONDS)
-            if told_all:
-                self._end = End(asked_at, began)
+            asked_at = followed.position
+            version, silent_since = self._first_event_after(asked_at, GRACE_SECONDS)
+            if silent_since is not None:
+                self._ends.append(_End(asked_at, silent_since))
         except HistoryGoneError:
             # Where the events since then are gone, nothing can be told of them; the watch itself may go on.
             version = None
@@ -189,8 +197,8 @@ class Freshness:
         elif self._evidence is None or self._evidence.version > version:
             self._evidence = _Evidence(version, time.monotonic())
 
-    def _first_event_after(self, position: int, seconds: float) -> tuple[int | None, bool]:
-        """The first event's version, and whether that there is none was told by a watch which lasted that long."""
+    def _first_event_after(self, position: int, seconds: float) -> tuple[int | None, float | None]:
+        """The first event's version, or since when a watch which lasted that long told of none (monotonic clock)."""
         opened: list[float] = []
         watched = self._api.watch(EIPS, position, seconds, opened=lambda: opened.append(time.monotonic()))
         try:
@@ -199,13 +207,14 @@ class Freshness:
                     for event in batch:
                         version = version_of(event["object"])
                         if event["type"] != "BOOKMARK" and version is not None and version > position:
-                            return version, False
+                            return version, None
         except ApiUnavailableError as error:
             if opened:
                 raise _BrokenOffError(str(error)) from error
             raise
         # A server that is about to go ends its watches early, and empty.
-        return None, bool(opened) and time.monotonic() - opened[0] >= seconds * 0.9
+        lasted = bool(opened) and time.monotonic() - opened[0] >= seconds * 0.9
+        return None, opened[0] if lasted else None
 
     def _noted(self, followed: _Followed, batches: Iterator[list[Object]]) -> Iterator[list[Object]]:
         for batch in batches:

@@ -62,7 +62,8 @@ class ProducerHealth:
             problems.append(producer.freshness.problem)
         if producer.position is None and not details.get("brake"):
             problems.append("it has no list of the EIPs yet")
-        if producer.position is not None and not producer.follows and not problems:
+        if producer.position is not None and not producer.has_followed:
+            # One that it replaces goes on until then.
             problems.append("it has not caught up with the API yet")
         if producer.pulse.age > BUSY_SECONDS and not details.get("brake"):
             problems.append(f"it has waited for Redis or the API for {producer.pulse.age:.0f} s")

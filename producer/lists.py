@@ -119,7 +119,9 @@ class Lists:
         # An EIP that came while lists were not believed is in no event. Of all else the events tell.
         told = [change for change in changes if change.uid in held or change.uid not in known]
         doubted, _ = self._doubted(known, told)
-        self._memory.commit([change for change in told if change.uid not in doubted], None)
+        believed = [change for change in told if change.uid not in doubted]
+        # What else came is in events, whatever the list lacks.
+        self._memory.commit(believed, None, doubtful=_holds_back_addresses(told, doubted))
         # Where all that was held back has gone by its own events, that does not mend a list.
         if doubted or self._living([known[change.uid] for change in changes if isinstance(change, Gone)]) is None:
             self._settle(held - doubted)
@@ -171,8 +173,7 @@ class Lists:
             return set(), False
         then = "it is listed again until the API recovers; if the EIPs are truly gone: eip-reclaimer brake release"
         self._engage_brake(reason, uids, len(known), then)
-        moved = any(isinstance(change, Seen) and change.uid in uids for change in changes)
-        return uids, living is not None or moved
+        return uids, living is not None or _holds_back_addresses(changes, uids)
 
     def _living(self, missing: list[EIP]) -> str | None:
         """One of these EIPs, which a list lacks, that the API has; None where it has none of some."""
@@ -201,3 +202,8 @@ class Lists:
     def _tell(self, reason: Literal["BrakeEngaged", "BrakeReleased"], message: str, *, warning: bool) -> None:
         if self._events is not None:
             self._events.tell(reason, message, cluster_object(self._inventory.cluster), warning=warning)
+
+
+def _holds_back_addresses(changes: list[Change], doubted: set[str]) -> bool:
+    """Whether an EIP that is there may have an address which nobody knows of before it is believed."""
+    return any(isinstance(change, Seen) and change.uid in doubted for change in changes)

@@ -85,6 +85,8 @@ class Producer:
         """Of the loop in `run`."""
         self.trouble: tuple[str, float] | None = None
         """What keeps it from following the API, and since when on the monotonic clock."""
+        self.has_followed = False
+        """Whether it has caught up with the API, and told so, once."""
         self.redis_trouble: str | None = None
         """Why Redis does not take commits."""
         self._inventory = inventory
@@ -107,11 +109,6 @@ class Producer:
     def known(self) -> int:
         """How many EIPs there are, as far as this producer has seen."""
         return len(self._memory.eips)
-
-    @property
-    def follows(self) -> bool:
-        """Whether it has caught up with the API and sees what happens, as it told Redis last."""
-        return self._inventory.word_for > 0
 
     def run(self, stop: threading.Event) -> None:
         """Produce until told to stop.
@@ -264,7 +261,7 @@ class Producer:
     def _commit_backlog(self) -> None:
         """Commit what was seen, or keep it while Redis does not answer."""
         if self._position is not None:
-            self._inventory.word_for = self._vouching.word_for(self._position)
+            self._inventory.word_until = self._vouching.word_until(self._position)
         try:
             self._memory.commit(self._backlog, self._position)
             self._backlog.clear()
@@ -274,6 +271,7 @@ class Producer:
         finally:
             UNCOMMITTED.set(len(self._backlog))
             KNOWN.set(self.known)
+        self.has_followed |= self._inventory.word_left > 0
         if self.redis_trouble is not None:
             log.info("redis takes commits again")
         self.redis_trouble = None

@@ -10,7 +10,6 @@ it watches. A watch that broke off may have lost its connection long before.
 from __future__ import annotations
 
 import time
-from collections import deque
 from threading import Event
 from typing import TYPE_CHECKING
 
@@ -20,16 +19,18 @@ from shared.vouching import WORD_SECONDS
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from producer.freshness import End, Freshness
+    from producer.freshness import Freshness
     from shared.brake import Brake
     from shared.inventory import Inventory
 
 log = get_logger(__name__)
 
-PROOF_SECONDS = 15.0
+PROOF_SECONDS = 20.0
 """For how long a producer says that it follows after a moment until which it has proven to have seen everything."""
 PROVE_AGAIN_SECONDS = 10.0
-"""How long after such a moment the next one is asked for; in a quiet cluster the watch beside tells of one before."""
+"""How long after such a moment another is asked for, where the watch beside has not told of one by itself."""
+ANSWER_SECONDS = 2.0
+"""How soon a watch is answered that goes on from where one has ended, or events are missed meanwhile."""
 BEHIND_SECONDS = 1.0
 """For how long a watch may lack an event that the API has."""
 
@@ -45,21 +46,20 @@ class Vouching:
         """The reign that nobody has vouched in, and since when we know it, on the monotonic clock."""
         self._opened = Event()
         """Whether the API has answered the watch."""
+        self._begun = 0.0
+        """When it was asked for that, on the monotonic clock."""
         self._since: float | None = None
         """When it had, first after a watch that broke off; on the monotonic clock."""
-        self._ends: deque[End] = deque(maxlen=10)
-        """Where the API's events ended since then, some of them perhaps not reached yet."""
 
     def begin(self) -> Callable[[], None]:
         """A watch begins; call what is returned when the API has answered it."""
-        self._opened = Event()
+        self._opened, self._begun = Event(), time.monotonic()
         return self._opened.set
 
     def break_off(self) -> None:
         """It broke off, so what happens is not seen now; the next commit says so."""
         self._since = None
-        self._ends.clear()
-        self._inventory.word_for = 0.0
+        self._inventory.word_until = 0.0
 
     def is_due(self, position: int) -> bool:
         """Whether the next commit has something to say and has to be made for that.
@@ -72,26 +72,28 @@ class Vouching:
             self._met = None
         elif self._met is None or self._met[0] != inventory.reign:
             self._met = (inventory.reign, time.monotonic())
-        word_for = self.word_for(position)
+        left = min(self.word_until(position) - time.monotonic(), WORD_SECONDS)
         # While lists are not believed nobody knows whether all EIPs were seen.
         if self._met is not None and self._seen_until(position) >= self._met[1] and not self._brake.held():
             inventory.vouches_for = inventory.reign
             log.info("inventory vouched for", resource_version=position, redis=inventory.reign)
             return True
-        return (word_for > 0) != (inventory.word_for > 0)
+        said = inventory.word_left
+        return said > 0 if left <= 0 else said < WORD_SECONDS / 2 and left > said + 1
 
-    def word_for(self, position: int) -> float:
-        """For how many seconds this producer can say that it follows, in a commit up to a resourceVersion."""
-        if not self._opened.is_set() or self._freshness.behind > BEHIND_SECONDS:
+    def word_until(self, position: int) -> float:
+        """Until when this producer can say, in a commit up to a resourceVersion, that it follows; monotonic clock."""
+        now, opened = time.monotonic(), self._opened.is_set()
+        late = not opened and (self._since is None or now - self._begun > ANSWER_SECONDS)
+        if late or self._freshness.behind > BEHIND_SECONDS:
             return 0.0
-        now = time.monotonic()
         self._since = self._since or now
-        met_at = self._met[1] if self._met else 0.0
-        end = self._freshness.end_of_events(self._since, newer_than=max(met_at, now - PROVE_AGAIN_SECONDS))
-        if end is not None and end not in self._ends:
-            self._ends.append(end)
-        return max(0.0, min(WORD_SECONDS, self._seen_until(position) + PROOF_SECONDS - now))
+        seen_until = self._seen_until(position)
+        if seen_until < max(now - PROVE_AGAIN_SECONDS, self._met[1] if self._met else 0.0):
+            self._freshness.ask_for_end()
+        return seen_until + PROOF_SECONDS
 
     def _seen_until(self, position: int) -> float:
         """The last moment until which nothing happened that is not in a commit up to there; on the monotonic clock."""
-        return max((end.asked_at for end in self._ends if end.version <= position), default=float("-inf"))
+        seen_until = None if self._since is None else self._freshness.seen_until(position, self._since)
+        return float("-inf") if seen_until is None else seen_until

@@ -23,7 +23,7 @@ from shared.difference import Difference, difference
 from shared.errors import ReclaimerError, WrongClusterError
 from shared.models import EIP, Confirmation
 from shared.scripts import Script
-from shared.vouching import REIGN
+from shared.vouching import REIGN, WORD_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -100,10 +100,10 @@ class Inventory:
         """Whether a producer has vouched for the inventory in that reign."""
         self.vouches_for: str | None = None
         """The reign for which the next commit vouches; None from then on, since what it is said of may be forgotten."""
-        self.word_for = 0.0
-        """For how many seconds each commit says that this producer follows the API; 0 where it does not."""
-        self._word: tuple[bool, float] | None = None
-        """What it said last, and when on the monotonic clock."""
+        self.word_until = 0.0
+        """Until when this producer can say that it follows the API (monotonic clock); each commit says so, or not."""
+        self._said: float | None = 0.0
+        """Until when it has said so; None where that is not known."""
         self._now = 0.0
         """The server's clock at the last look, seconds since the epoch."""
         self._version: int | None = None
@@ -152,8 +152,8 @@ class Inventory:
             resource_version: everything up to it is among the changes or was committed before; None leaves the
                 position as it is.
             gap: whether there were events before it that nobody saw, so that gateways have to be audited.
-            doubtful: whether, in place of these, the changes are of a list that is not believed, so that owners which
-                came meanwhile may be unknown: nobody vouches for the inventory any longer.
+            doubtful: whether the changes are of a list that is not believed, so that owners may be unknown, those which
+                came in events that nobody saw among them: nobody vouches for the inventory any longer.
 
         Returns:
             what followed from the changes; its works are published, confirmations among them.
@@ -181,9 +181,9 @@ class Inventory:
                         )
                         if gap:
                             pipe.set(self._keys.gap, position)
-                        if doubtful:
-                            pipe.delete(self._keys.vouched)
-                            self.vouched = False
+                    if doubtful and (position is not None or resource_version is None):
+                        pipe.delete(self._keys.vouched)
+                        self.vouched = False
                     mark = self._leave_mark(pipe, resource_version)
                     vouches = not self.vouched and vouches_for == self.reign
                     if vouches:
@@ -192,13 +192,13 @@ class Inventory:
                         pipe.delete(self._keys.unvouched, self._keys.following)
                     elif not self.vouched:
                         pipe.set(self._keys.unvouched, repr(time.time()), nx=True)
-                    word = self._word
+                    said = self._said
                     # Of many changes only the last transaction brings all of what was seen.
                     if resource_version is not None or not changes:
-                        word = self._leave_word(pipe, anew=vouches)
+                        said = self._leave_word(pipe, anew=vouches)
                     self._at_step("execute")
-                    # Until an answer is here nobody knows what it said last.
-                    self._word = None
+                    # Until an answer is here nobody knows.
+                    self._said = None
                     pipe.execute()
                 except WatchError:
                     # Also a connection that broke, perhaps after the transaction: the mark may be there.
@@ -209,10 +209,15 @@ class Inventory:
                     raise
             self._marks = {mark}
             self._version = resource_version or self._version
-            self._word = word
+            self._said = said
             self.vouched |= vouches
             self._at_step("committed")
             return result
+
+    @property
+    def word_left(self) -> float:
+        """For how many seconds this producer's word holds that it follows the API; 0 for not at all."""
+        return max((self._said or 0.0) - time.monotonic(), 0.0)
 
     def watch_ahead(self) -> None:
         """WATCH already what the next commit is decided on; call this when nobody waits for that commit yet.
@@ -414,13 +419,18 @@ class Inventory:
         self._marks.add(mark)
         return mark
 
-    def _leave_word(self, pipe: Pipeline, *, anew: bool) -> tuple[bool, float]:
-        """Say whether this producer follows the API, unless that was said a moment ago."""
-        follows, now = self.word_for > 0, time.monotonic()
-        if not anew and self._word is not None and self._word[0] == follows and now - self._word[1] < WORD_AGAIN:
-            return self._word
-        pipe.zadd(self._keys.following, {self.producer: self._now + self.word_for})
-        return follows, now
+    def _leave_word(self, pipe: Pipeline, *, anew: bool) -> float:
+        """Say whether this producer follows the API, unless that was said a moment ago; until when it said so."""
+        now = time.monotonic()
+        seconds = min(self.word_until - now, WORD_SECONDS)
+        if not anew and self._said is not None and seconds > 0 and self._said - now > WORD_SECONDS - WORD_AGAIN:
+            return self._said
+        if seconds > 0:
+            pipe.zadd(self._keys.following, {self.producer: self._now + seconds})
+            return now + seconds
+        # A word that has run out stays as it is: it tells since when.
+        pipe.zadd(self._keys.following, {self.producer: self._now}, lt=True)
+        return 0.0
 
 
 def check_cluster(redis: Redis, work_queue: WorkQueue, cluster: str) -> None:

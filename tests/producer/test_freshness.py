@@ -102,22 +102,24 @@ def test_where_events_end_is_asked_for_once_more_when_it_has_to_be_so_later(
     start = surface.current_version(kube_api)
     stream = followed(api, fresh, start)
     began = time.monotonic()
-    assert fresh.end_of_events(began) is None
+    assert fresh.seen_until(start, began) is None
     fresh.probe()
-    end = fresh.end_of_events(began)
-    assert end is not None
-    assert end.version == start
+    seen_until = fresh.seen_until(start, began)
+    assert seen_until is not None
+    assert began <= seen_until <= time.monotonic()
     between.freeze(new=False)
     surface.created(kube_api, "a")
     later = time.monotonic()
-    assert fresh.end_of_events(later) is None
+    assert fresh.seen_until(start, later) is None
 
-    def ask_once_more() -> int:
+    def ask_once_more() -> bool:
+        fresh.ask_for_end()
         fresh.probe()
-        return end.version if (end := fresh.end_of_events(later)) is not None else 0
+        return fresh.seen_until(surface.current_version(kube_api), later) is not None
 
-    # The watch does not tell of it yet, but is known to be not at the end.
-    assert eventually(ask_once_more, "the API to answer on a new connection") > start
+    eventually(ask_once_more, "the API to answer on a new connection")
+    # The watch does not tell of it yet, and is known to be not at the end.
+    assert fresh.seen_until(start, later) is None
     del stream
 
 
@@ -127,7 +129,6 @@ def test_a_watch_that_ends_early_and_empty_does_not_tell_where_events_end(
     start = surface.current_version(kube_api)
     surface.created(kube_api, "a")
     stream = followed(api, fresh, start)
-    assert fresh.end_of_events(time.monotonic()) is None
 
     def ended_at_once(*_args: object, opened: Callable[[], object] | None = None) -> Iterator[list[object]]:
         if opened is not None:
@@ -136,12 +137,11 @@ def test_a_watch_that_ends_early_and_empty_does_not_tell_where_events_end(
 
     monkeypatch.setattr(fresh._api, "watch", ended_at_once)
     began = time.monotonic()
-    fresh.end_of_events(began)
+    fresh.ask_for_end()
     fresh._followed.position = start  # type: ignore[union-attr]  # it has not told of it yet
     fresh.probe()
-    end = fresh.end_of_events(began)
-    assert end is not None
-    assert end.version > start
+    assert fresh.seen_until(start, began) is None
+    assert fresh.seen_until(surface.current_version(kube_api), began) is not None
     del stream
 
 
@@ -150,7 +150,7 @@ def test_a_second_watch_that_breaks_off_says_nothing(
 ) -> None:
     stream = followed(api, fresh, surface.current_version(kube_api))
     began = time.monotonic()
-    fresh.end_of_events(began)
+    fresh.ask_for_end()
     threading.Timer(1, between.cut).start()
     fresh.probe()
     assert time.monotonic() - began >= 1

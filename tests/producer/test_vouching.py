@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from producer import freshness, vouching
-from producer.freshness import End
 from producer.stream import EventStream
-from producer.vouching import Vouching
+from producer.vouching import PROOF_SECONDS, Vouching
 from sandbox.api.watching import Cut
 from sandbox.cluster import SandboxCluster
 from sandbox.objects import EIPS as EIP_KIND
+from sandbox.objects import GATEWAYS as GATEWAY_KIND
 from shared.brake import Brake
 from shared.inventory import Inventory
 from shared.kube.api import EIPS, Object
@@ -60,6 +60,14 @@ def events_without_end(product: Product) -> Iterator[None]:
 def forget(product: Product) -> None:
     """As if Redis had been started anew."""
     product.work_queue.redis.set(product.work_queue.keys.vouched, "the server before")
+
+
+def expect_word(product: Product, seconds: float) -> None:
+    """See that workers believe the inventory, all the time."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        assert is_vouched(product.work_queue)
+        time.sleep(0.01)
 
 
 def test_after_a_list(product: Product) -> None:
@@ -145,7 +153,7 @@ def test_no_word_before_what_happened_until_then_was_seen(
 def test_the_word_ends_soon_where_the_api_is_cut_off_without_a_word(
     product: Product, make_product: Callable[..., Product], cluster: SandboxCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(vouching, "PROOF_SECONDS", 3.0)
+    monkeypatch.setattr(vouching, "PROOF_SECONDS", 6.0)
     monkeypatch.setattr(vouching, "PROVE_AGAIN_SECONDS", 1.0)
     monkeypatch.setattr(freshness, "GRACE_SECONDS", 0.5)
     with Forwarder(cluster.server.port) as forwarder:
@@ -155,13 +163,40 @@ def test_the_word_ends_soon_where_the_api_is_cut_off_without_a_word(
         product.work_queue.redis.delete(product.work_queue.keys.following)
         product.start_producer()
         eventually(lambda: is_vouched(product.work_queue), "the producer to follow")
-        time.sleep(4)
-        assert is_vouched(product.work_queue)
+        expect_word(product, 8)
         forwarder.freeze(new=True)
-        eventually(lambda: not is_vouched(product.work_queue), "the word to end", 5)
+        eventually(lambda: not is_vouched(product.work_queue), "the word to end", 8)
+        time.sleep(3)
+        assert not is_vouched(product.work_queue)
         assert product.producers[-1].trouble is None
         forwarder.thaw()
         eventually(lambda: is_vouched(product.work_queue), "the producer to follow again")
+
+
+def test_the_word_holds_while_much_else_happens_and_the_api_is_slow(product: Product, cluster: SandboxCluster) -> None:
+    cluster.server.faults.slow(0.7, prefix=EIPS)
+    stop = threading.Event()
+
+    def change() -> None:
+        """What no watch of EIPs tells, all the time, and an EIP now and then: where events end is hard to tell."""
+        count = 0
+        while not stop.wait(0.1):
+            count += 1
+            cluster.background.call(
+                cluster.api.patch(GATEWAY_KIND, GATEWAY, {"metadata": {"annotations": {"count": str(count)}}})
+            )
+            if count % 45 == 0:
+                cluster.patch_eip("kept", {"metadata": {"annotations": {"count": str(count)}}})
+
+    thread = threading.Thread(target=change)
+    thread.start()
+    try:
+        product.start_producer()
+        eventually(lambda: is_vouched(product.work_queue), "the producer to follow")
+        expect_word(product, 45)
+    finally:
+        stop.set()
+        thread.join()
 
 
 def test_addresses_that_are_held_back_with_those_they_replace_are_unknown(
@@ -225,10 +260,7 @@ def test_a_watch_that_is_resumed_at_once_costs_no_word(product: Product, cluster
     eventually(lambda: is_vouched(product.work_queue), "the producer to follow")
     watches = cluster.server.requests.count(verb="watch", prefix=EIPS)
     cluster.background.call(cluster.server.cut_watches(Cut.END))
-    deadline = time.monotonic() + 2
-    while time.monotonic() < deadline:
-        assert is_vouched(product.work_queue)
-        time.sleep(0.01)
+    expect_word(product, 2)
     assert cluster.server.requests.count(verb="watch", prefix=EIPS) > watches
 
 
@@ -274,15 +306,27 @@ def test_many_that_are_truly_gone_do_not_end_it(
 
 
 class Api:
-    """Where events end, as a test says it; `Freshness` without a watch beside."""
+    """Where events end, as a test says it, instead of a second watch."""
 
     def __init__(self) -> None:
         self.behind = 0.0
         self.version = 10
+        self.asked = 0
+        self._ends: list[tuple[int, float]] = []
 
-    def end_of_events(self, since: float, newer_than: float) -> End:
-        assert max(since, newer_than) <= time.monotonic()
-        return End(self.version, time.monotonic())
+    def seen_until(self, position: int, since: float) -> float | None:
+        return max((at for version, at in self._ends if version <= position and at >= since), default=None)
+
+    def ask_for_end(self) -> None:
+        self.asked += 1
+        self._ends.append((self.version, time.monotonic()))
+
+
+def can_say(vouching: Vouching, position: int) -> float:
+    """For how many seconds a producer at that position can say that it follows."""
+    # What it asks for is there at its next look.
+    vouching.word_until(position)
+    return max(vouching.word_until(position) - time.monotonic(), 0)
 
 
 class TestWord:
@@ -297,53 +341,75 @@ class TestWord:
 
     def test_as_long_as_it_holds(self, vouching: Vouching) -> None:
         vouching.begin()()
-        assert vouching.word_for(10) == WORD_SECONDS
+        assert can_say(vouching, 10) == pytest.approx(PROOF_SECONDS, abs=0.1)
 
     def test_not_before_the_watch_is_open(self, vouching: Vouching) -> None:
         opened = vouching.begin()
-        assert vouching.word_for(10) == 0
+        assert can_say(vouching, 10) == 0
         opened()
-        assert vouching.word_for(10) > 0
+        assert can_say(vouching, 10) > 0
 
     def test_not_by_a_watch_that_was_given_up(self, vouching: Vouching) -> None:
         opened = vouching.begin()
         vouching.begin()
         opened()
-        assert vouching.word_for(10) == 0
+        assert can_say(vouching, 10) == 0
 
-    def test_not_while_an_event_is_missing(self, vouching: Vouching) -> None:
+    def test_not_while_an_event_is_missing(self, vouching: Vouching, api: Api) -> None:
         vouching.begin()()
-        assert vouching.word_for(9) == 0
+        assert can_say(vouching, 9) == 0
+        api.version = 11
         # Where events ended then is remembered, and reached later.
-        assert vouching.word_for(10) > 0
+        assert can_say(vouching, 10) > 0
 
     def test_not_while_the_watch_is_behind(self, vouching: Vouching, api: Api) -> None:
         vouching.begin()()
         api.behind = 0.01
-        assert vouching.word_for(10) > 0
+        assert can_say(vouching, 10) > 0
         api.behind = 1.01
-        assert vouching.word_for(10) == 0
+        assert can_say(vouching, 10) == 0
 
     def test_what_was_proven_before_a_watch_broke_off_proves_nothing(self, vouching: Vouching, api: Api) -> None:
         vouching.begin()()
-        assert vouching.word_for(10) > 0
+        assert can_say(vouching, 10) > 0
         vouching.break_off()
         vouching.begin()()
         api.version = 12
-        assert vouching.word_for(11) == 0
+        assert can_say(vouching, 11) == 0
 
-    def test_what_was_proven_before_a_watch_ended_still_does(self, vouching: Vouching, api: Api) -> None:
+    def test_what_was_proven_before_a_watch_ended_still_does_for_a_moment(
+        self, vouching: Vouching, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("producer.vouching.ANSWER_SECONDS", 0.2)
         vouching.begin()()
-        assert vouching.word_for(10) > 0
-        vouching.begin()()
-        api.version = 12
-        assert vouching.word_for(11) > 0
+        assert can_say(vouching, 10) > 0
+        opened = vouching.begin()
+        assert can_say(vouching, 10) > 0
+        time.sleep(0.3)
+        assert can_say(vouching, 10) == 0
+        opened()
+        assert can_say(vouching, 10) > 0
 
     def test_a_proof_does_not_last(self, vouching: Vouching, api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("producer.vouching.PROOF_SECONDS", 0.3)
+        monkeypatch.setattr("producer.vouching.PROVE_AGAIN_SECONDS", 0.1)
         vouching.begin()()
-        assert 0 < vouching.word_for(10) < 0.4
+        assert 0 < can_say(vouching, 10) <= 0.3
         # Events come faster than they are committed.
         api.version = 1000
+        time.sleep(0.2)
+        assert 0 < can_say(vouching, 11) <= 0.1
+        time.sleep(0.1)
+        assert can_say(vouching, 11) == 0
+
+    def test_another_is_asked_for_in_time_and_no_sooner(
+        self, vouching: Vouching, api: Api, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("producer.vouching.PROVE_AGAIN_SECONDS", 0.2)
+        vouching.begin()()
+        for _ in range(3):
+            assert can_say(vouching, 10) > 0
+        assert api.asked == 1
         time.sleep(0.3)
-        assert vouching.word_for(11) == 0
+        assert can_say(vouching, 10) > 0
+        assert api.asked == 2

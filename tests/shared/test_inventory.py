@@ -275,7 +275,7 @@ def test_a_producer_vouches_in_the_server_process_that_it_says_and_no_other(
         by.commit([], version)
         return by.vouched, is_vouched(work_queue)
 
-    inventory.word_for = other.word_for = 6
+    inventory.word_until = other.word_until = time.monotonic() + 6
     work_queue.redis.delete(work_queue.keys.vouched)
     assert commit(inventory, 10) == (False, False)
     assert inventory.reign == reign(work_queue)
@@ -300,13 +300,13 @@ def test_a_producer_says_that_it_follows_for_as_long_as_it_does(
 ) -> None:
     inventory.commit([], 10)
     assert not is_vouched(work_queue)
-    inventory.word_for = 6
+    inventory.word_until = time.monotonic() + 6
     inventory.commit([], 10)
     assert is_vouched(work_queue)
     # That another does not is no word about this one.
     other.commit([], 10)
     assert is_vouched(work_queue)
-    inventory.word_for = 0
+    inventory.word_until = 0
     inventory.commit([], None)
     assert not is_vouched(work_queue)
 
@@ -318,8 +318,9 @@ def test_a_word_holds_for_some_seconds_and_is_left_again(
     def until() -> float:
         return work_queue.redis.zscore(work_queue.keys.following, "p1") or 0.0
 
+    monkeypatch.setattr("shared.inventory.WORD_SECONDS", 1.0)
     monkeypatch.setattr("shared.inventory.WORD_AGAIN", 0.2)
-    inventory.word_for = 1
+    inventory.word_until = time.monotonic() + 60
     inventory.commit([], 10)
     first = until()
     inventory.commit([], 11)
@@ -336,7 +337,7 @@ def test_a_word_whose_answer_was_lost_is_taken_back_all_the_same(
     inventory: Inventory, work_queue: WorkQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     inventory.commit([], 10)
-    inventory.word_for = 6
+    inventory.word_until = time.monotonic() + 6
     with monkeypatch.context() as patch:
         execute = Pipeline.execute
 
@@ -348,14 +349,27 @@ def test_a_word_whose_answer_was_lost_is_taken_back_all_the_same(
         with pytest.raises(RedisTimeoutError):
             inventory.commit([], 11)
     assert is_vouched(work_queue)
-    inventory.word_for = 0
+    inventory.word_until = 0
     inventory.commit([], None)
     assert not is_vouched(work_queue)
 
 
 @pytest.mark.usefixtures("unfollowed")
+def test_a_word_is_about_the_moment_of_its_commit(inventory: Inventory, work_queue: WorkQueue) -> None:
+    inventory.word_until = time.monotonic() + 1
+    inventory.commit([], 10)
+    assert is_vouched(work_queue)
+    assert 0 < inventory.word_left <= 1
+    time.sleep(1)
+    # A list took long.
+    inventory.commit([], None)
+    assert not is_vouched(work_queue)
+    assert inventory.word_left == 0
+
+
+@pytest.mark.usefixtures("unfollowed")
 def test_a_part_of_what_was_seen_is_no_word(inventory: Inventory, work_queue: WorkQueue) -> None:
-    inventory.word_for = 6
+    inventory.word_until = time.monotonic() + 6
     inventory.commit([Seen(eip("u1", A))], None)
     assert not is_vouched(work_queue)
     inventory.commit([Seen(eip("u2", B))], 10)
@@ -382,6 +396,11 @@ def test_a_doubtful_list_in_place_of_events_ends_that_the_inventory_is_vouched_f
     inventory.commit([], 13, gap=True, doubtful=True)
     assert not is_vouched(work_queue)
     assert not inventory.vouched
+
+
+def test_so_does_one_that_is_taken_beside_events(inventory: Inventory, work_queue: WorkQueue) -> None:
+    inventory.commit([], None, doubtful=True)
+    assert not is_vouched(work_queue)
 
 
 def test_a_word_that_came_too_late_is_not_kept_for_the_next_time(

@@ -233,8 +233,14 @@ def test_a_cluster_that_no_producer_follows_needs_a_person_after_a_while(
     assert needs(reader.read()) == ["look at the producers' logs"]
     work_queue.redis.zadd(work_queue.keys.following, {"p0": time.time() - 61})
     assert needs(reader.read()) == ["look at the producers' logs"]
-    inventory.word_for = 6
-    inventory.commit([], 11)
+    # One that lives and does not follow says so again and again.
+    work_queue.redis.delete(work_queue.keys.following)
+    work_queue.redis.zadd(work_queue.keys.following, {"p1": time.time() - 61})
+    for version in (11, 12):
+        inventory.commit([], version)
+        assert needs(reader.read()) == ["look at the producers' logs"]
+    inventory.word_until = time.monotonic() + 6
+    inventory.commit([], 13)
     assert reader.read().needs == ()
 
 
