@@ -76,10 +76,11 @@ class Lists:
         """
         held = self._brake.held()
         known, changes, version = self._list()
-        doubted, doubtful = self._doubted(known, changes)
+        doubted, is_wrong = self._doubted(known, changes)
         # Not at the very beginning: what leaked before is for an operator to look at first.
         gap = bool(self._memory.eips) or self._inventory.checkpoint() is not None
         believed = [change for change in changes if change.uid not in doubted]
+        doubtful = is_wrong or _holds_back_addresses(changes, doubted)
         self._memory.commit(believed, version, gap=gap, doubtful=doubtful)
         self._settle(held - doubted)
         log.info("listed", known=len(self._memory.eips), held_back=len(doubted), resource_version=version)
@@ -153,10 +154,9 @@ class Lists:
             self._tell("BrakeReleased", "what was missing is there after all, or was released", warning=False)
 
     def _doubted(self, known: dict[str, EIP], changes: list[Change]) -> tuple[set[str], bool]:
-        """UIDs of what these changes would release and may not, and whether owners may be unknown for that.
+        """UIDs of what these changes would release and may not, and whether their list is wrong beyond doubt.
 
-        The brake holds them back from now on. Owners may be unknown where the list is wrong beyond doubt, or has EIPs
-        with new addresses that are held back with the old ones.
+        The brake holds them back from now on.
         """
         # What is known here alone may have been released by another producer already.
         released = self._inventory.released([change.uid for change in changes])
@@ -173,7 +173,7 @@ class Lists:
             return set(), False
         then = "it is listed again until the API recovers; if the EIPs are truly gone: eip-reclaimer brake release"
         self._engage_brake(reason, uids, len(known), then)
-        return uids, living is not None or _holds_back_addresses(changes, uids)
+        return uids, living is not None
 
     def _living(self, missing: list[EIP]) -> str | None:
         """One of these EIPs, which a list lacks, that the API has; None where it has none of some."""

@@ -6,7 +6,20 @@ import contextlib
 import selectors
 import socket
 import threading
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
+
+from sandbox.cluster import SandboxCluster
+
+
+@contextlib.contextmanager
+def forwarded(cluster: SandboxCluster) -> Iterator[tuple[Forwarder, Path]]:
+    """One in front of a cluster's API, and the kubeconfig of those who go through it."""
+    with Forwarder(cluster.server.port) as forwarder:
+        kubeconfig = cluster.state / "through-the-forwarder"
+        kubeconfig.write_text(cluster.kubeconfig.read_text().replace(f":{cluster.server.port}", f":{forwarder.port}"))
+        yield forwarder, kubeconfig
 
 
 class Forwarder:

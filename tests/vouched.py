@@ -17,11 +17,6 @@ def reign(work_queue: WorkQueue) -> str:
 def vouch(work_queue: WorkQueue) -> None:
     """Say that the inventory can be relied on as it is now, and that a producer follows the API, for ever."""
     work_queue.redis.set(work_queue.keys.vouched, reign(work_queue))
-    follow(work_queue)
-
-
-def follow(work_queue: WorkQueue) -> None:
-    """Say that a producer follows the API, for ever."""
     work_queue.redis.zadd(work_queue.keys.following, {"a producer": "inf"})
 
 

@@ -18,7 +18,7 @@ from shared.kube.api import EIPS, KubeApi
 from shared.metrics import WATCH_RESTARTS
 from shared.settings import load_settings
 from tests.conftest import GATEWAY, Product
-from tests.forwarder import Forwarder
+from tests.forwarder import Forwarder, forwarded
 from tests.kube import surface
 from tests.waiting import eventually
 
@@ -249,9 +249,7 @@ def test_a_producer_resumes_a_stalled_watch_without_the_endpoint(
     cluster.add_gateway(GATEWAY)
     cluster.create_eip("eip", GATEWAY, "10.1.69.205")
     cluster.controller.switches.leaks.wrong_argument = True
-    with Forwarder(cluster.server.port) as forwarder:
-        kubeconfig = cluster.state / "through-the-forwarder"
-        kubeconfig.write_text(cluster.kubeconfig.read_text().replace(f":{cluster.server.port}", f":{forwarder.port}"))
+    with forwarded(cluster) as (forwarder, kubeconfig):
         product = make_product(kubeconfig=kubeconfig)
         before = WATCH_RESTARTS.labels("stalled")._value.get()
         product.start_producer()

@@ -22,7 +22,7 @@ from shared.queue import WorkQueue
 from shared.settings import Settings
 from shared.vouching import WORD_SECONDS
 from tests.conftest import GATEWAY, Product
-from tests.forwarder import Forwarder
+from tests.forwarder import forwarded
 from tests.vouched import is_vouched, vouch
 from tests.waiting import eventually
 
@@ -156,9 +156,7 @@ def test_the_word_ends_soon_where_the_api_is_cut_off_without_a_word(
     monkeypatch.setattr(vouching, "PROOF_SECONDS", 6.0)
     monkeypatch.setattr(vouching, "PROVE_AGAIN_SECONDS", 1.0)
     monkeypatch.setattr(freshness, "GRACE_SECONDS", 0.5)
-    with Forwarder(cluster.server.port) as forwarder:
-        kubeconfig = cluster.state / "through-the-forwarder"
-        kubeconfig.write_text(cluster.kubeconfig.read_text().replace(f":{cluster.server.port}", f":{forwarder.port}"))
+    with forwarded(cluster) as (forwarder, kubeconfig):
         product = make_product(kubeconfig=kubeconfig)
         product.work_queue.redis.delete(product.work_queue.keys.following)
         product.start_producer()
