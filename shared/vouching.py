@@ -32,15 +32,25 @@ REIGN = """(
 WORD_SECONDS = 6.0
 """How long a producer's word holds that it follows the API, at most."""
 
-_ASK = Script(f"""
-local time = redis.call('TIME')
-local now = time[1] .. '.' .. string.format('%06d', time[2])
-local vouched = redis.call('GET', KEYS[1]) == {REIGN}
-local followed = redis.call('ZRANGEBYSCORE', KEYS[2], '(' .. now, '+inf', 'LIMIT', 0, 1)[1]
-local told = {{ vouched and followed and 1 or 0 }}
+VOUCHED = f"""
+local function is_vouched(vouching, following)
+    local time = redis.call('TIME')
+    local now = time[1] .. '.' .. string.format('%06d', time[2])
+    local vouched = redis.call('GET', vouching) == {REIGN}
+    local followed = redis.call('ZRANGEBYSCORE', following, '(' .. now, '+inf', 'LIMIT', 0, 1)[1]
+    return vouched and followed and 1 or 0
+end
+"""
+"""Lua: 1 where what the inventory tells can be relied on, else 0; from the keys of both."""
+
+_ASK = Script(
+    VOUCHED
+    + """
+local told = { is_vouched(KEYS[1], KEYS[2]) }
 for number = 3, #KEYS do told[number - 1] = redis.call('SRANDMEMBER', KEYS[number]) end
 return told
-""")
+"""
+)
 
 
 def ask_if_vouched(pipe: Pipeline, keys: Keys, sets: Sequence[str] = ()) -> None:

@@ -13,6 +13,7 @@ from shared.errors import LockLostError
 from shared.kube.api import EIPS
 from shared.models import Confirmation, Outcome
 from tests.absence import AbsenceWatch
+from tests.asked_ahead import let_rounds_be_asked_ahead
 from tests.conftest import GATEWAY, Product, release
 from tests.interposed import InterposedDriver
 from tests.vouched import is_vouched, vouch
@@ -27,9 +28,12 @@ ADDRESS = "10.1.69.200"
 """The lowest that Kube-OVN hands out here, so the first one an EIP gets that asks for none."""
 
 
-@pytest.fixture(params=["exec", "netlink"])
-def driver(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
+@pytest.fixture(params=["exec", "netlink", "netlink, asked ahead"])
+def driver(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    name, _, ahead = str(request.param).partition(", ")
+    if ahead:
+        let_rounds_be_asked_ahead(monkeypatch)
+    return name
 
 
 @pytest.fixture

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from redis.client import Pipeline
@@ -16,6 +17,10 @@ from shared.settings import Settings
 from shared.vouching import ask_if_vouched
 from workers.owners import Owners, Ownership
 from workers.places import MOST_GATEWAYS, Places
+
+if TYPE_CHECKING:
+    from shared.kube.ahead import ListAhead
+    from workers.ahead import Ahead
 
 LONGEST_LABEL = 63
 LONGEST_SELECTOR = 4000
@@ -51,12 +56,27 @@ class Cluster(Places):
             record(pipe)
             keys = self._work_queue.keys
             ask_if_vouched(pipe, keys, [keys.owners(gateway, address) for address in asked])
-            vouched, *known = pipe.execute()[-1]
-        owners = Ownership(self._eips_of(gateway)).of(gateway)
-        owners.vouched = bool(vouched)
-        for address, uid in zip(asked, known, strict=True):
-            if uid and address not in owners.by_address:
-                owners.add_known(address, uid.decode())
+            vouched, *uids = pipe.execute()[-1]
+        known = {address: uid.decode() if uid else "" for address, uid in zip(asked, uids, strict=True)}
+        return _owners(gateway, self._eips_of(gateway), known, vouched=bool(vouched))
+
+    def ask_ahead(self, gateway: str) -> ListAhead | None:
+        """Ask the API what `owners` asks it, and wait for it later; None where more than one list has to be asked for.
+
+        Raises:
+            TransientError: it cannot even be asked.
+        """
+        names = self.remembered_names()
+        selector = None if names is None else _all_but_others(names, gateway, LONGEST_SELECTOR)
+        return None if selector is None else self._api.ask_ahead(EIPS, labelSelector=selector)
+
+    def owners_asked_ahead(self, gateway: str, ahead: Ahead) -> Owners | None:
+        """As `owners`, from what was asked ahead; None where it has to be asked anew."""
+        items = ahead.answer()
+        if items is None:
+            return None
+        owners = _owners(gateway, items, ahead.known, vouched=ahead.vouched)
+        owners.asked_ahead = True
         return owners
 
     def is_placed(self, owners: Owners, address: IPAddress) -> bool:
@@ -86,6 +106,15 @@ class Cluster(Places):
         unlabelled, _ = self._api.list_objects(EIPS, labelSelector=f"!{GATEWAY_LABEL}")
         labelled, _ = self._api.list_objects(EIPS, labelSelector=f"{GATEWAY_LABEL}={gateway}")
         return labelled + unlabelled
+
+
+def _owners(gateway: str, items: list[Object], known: Mapping[str, str], *, vouched: bool) -> Owners:
+    owners = Ownership(items).of(gateway)
+    owners.vouched = vouched
+    for address, uid in known.items():
+        if uid and address not in owners.by_address:
+            owners.add_known(address, uid)
+    return owners
 
 
 @lru_cache(maxsize=MOST_GATEWAYS)

@@ -28,6 +28,7 @@ class Intent:
     """Where an address was when a worker meant to take it away."""
 
     interface: str
+    """Empty where the gateway was not looked at yet (`workers.ahead`)."""
     prefix_length: int
     work: str
     """Id of the work it was meant to be taken away for."""
@@ -46,7 +47,8 @@ class Intents:
     def __init__(self, redis: Redis, keys: Keys, lifetime: float) -> None:
         self._redis = redis
         self._keys = keys
-        self._lifetime = int(lifetime)
+        self.lifetime = int(lifetime)
+        """How long an intent is remembered, seconds."""
 
     def record(self, pipe: Pipeline, gateway: str, found: dict[str, list[Address]]) -> None:
         """Say which addresses are about to be taken away.
@@ -59,26 +61,28 @@ class Intents:
         for work_id, addresses in found.items():
             for address in addresses:
                 intent = Intent(address.interface, address.prefix_length, work_id, time.time())
-                pipe.set(self._keys.intent(gateway, str(address.ip)), intent.to_json(), ex=self._lifetime)
-
-    def ask_for(self, pipe: Pipeline, gateway: str, releases: Sequence[Release]) -> None:
-        """Ask in the caller's pipeline what `left_by` reads; one answer."""
-        pipe.mget([self._keys.intent(gateway, str(ip)) for release in releases for ip in release.addresses])
+                pipe.set(self._keys.intent(gateway, str(address.ip)), intent.to_json(), ex=self.lifetime)
 
     @staticmethod
-    def left_by(releases: Sequence[Release], stored: Sequence[bytes | None]) -> set[str]:
-        """Ids of those releases for which an intent was recorded, so that an owner may be without its address.
+    def unplaced(work_id: str) -> str:
+        """For Redis: an intent about addresses that were not looked for yet."""
+        return Intent("", 0, work_id, time.time()).to_json()
+
+    @staticmethod
+    def ask_for(pipe: Pipeline, keys: Keys, release: Release) -> None:
+        """Ask in the caller's pipeline what `left_by` reads; one answer."""
+        pipe.mget([keys.intent(release.gateway, str(ip)) for ip in release.addresses])
+
+    @staticmethod
+    def left_by(release: Release, stored: Sequence[bytes | None]) -> list[Intent]:
+        """The intents that were recorded for that release: an owner may be without its address.
 
         Args:
-            releases: who was asked about.
+            release: which was asked about.
             stored: the answer.
         """
-        whose = [release.id for release in releases for _ in release.addresses]
-        return {
-            work_id
-            for work_id, intent in zip(whose, stored, strict=True)
-            if intent is not None and json.loads(intent)["work"] == work_id
-        }
+        intents = [Intent(**json.loads(each)) for each in stored if each is not None]
+        return [intent for intent in intents if intent.work == release.id]
 
     def of(self, gateway: str, address: IPAddress) -> Intent | None:
         """The last intent about an address; None when it was never meant to go, or long ago."""

@@ -18,6 +18,7 @@ from rq.job import Job, JobStatus
 from shared.errors import InvalidPayloadError
 from shared.models import Work, parse_work
 from shared.queue import JOB_FUNCTION
+from workers.ahead import Ahead
 from workers.failures import Verdict
 from workers.opening import Opened
 
@@ -39,6 +40,8 @@ class ReclaimJob(Job):
 
     do: Callable[[Work, ReclaimJob], object]
     """Set by the worker: does the work; what it returns is the job's result."""
+    ask: Callable[[Ahead], object]
+    """Set by the worker: asks the API what the work will need, while it is read."""
     opening: Pipeline | None = None
     """Set by the worker: what Redis is told when the job starts; goes along with the first that it is asked."""
     opened: Opened | None = None
@@ -71,6 +74,8 @@ class ReclaimJob(Job):
         return work
 
     def _execute(self) -> Any:
+        if self.opened is not None and self.opened.ahead is not None:
+            self.ask(self.opened.ahead)
         return self.do(self.work(), self)
 
     @property

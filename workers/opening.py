@@ -1,8 +1,10 @@
 """A job that was waited for is opened in the moment it is taken.
 
-It has started then, its gateway is locked, and what is pending there is known. That is one answer of Redis less to wait
-for. What else a worker takes is opened by `workers.reclaimer`: jobs from a long queue, where nobody waits for one
-release alone, and those that were tried before, which know more than their queue tells.
+It has started then, its gateway is locked, and what is pending there is known; where its release is likely to find its
+address, owners are asked for as well (`workers.ahead`). Each is one answer of Redis less to wait for.
+
+What else a worker takes is opened by `workers.reclaimer`: jobs from a long queue, where nobody waits for one release
+alone, and those that were tried before, which know more than their queue tells.
 """
 
 from __future__ import annotations
@@ -14,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 from shared.records import APPEND
 from shared.scripts import Script
 from workers import bookkeeping
+from workers.ahead import ASK_AHEAD, FORGET_ASKED, Ahead, asking
+from workers.intents import Intents
 from workers.lock import GatewayLock, new_token
 from workers.pending import PENDING, Pending
 
@@ -31,17 +35,18 @@ OPEN = (
     bookkeeping.START
     + APPEND
     + PENDING
+    + ASK_AHEAD
     + """
-local function open(job, gateway, lock, token, milliseconds, record, trace, line, seconds, generation, works, ...)
-    local known = {redis.pcall('HGET', record .. job, 'outcome'), pending(generation .. gateway, works .. gateway)}
+local function open(job, gateway, lock, token, lifetime, record, trace, line, seconds, generation, works, more, ...)
+    local fields = redis.pcall('HMGET', record .. job, 'outcome', 'payload')
+    local found = pending(generation .. gateway, works .. gateway)
     -- A script is not rolled back: what is not ours is met before anything is locked.
-    for _, answer in ipairs(known) do
-        if type(answer) == 'table' and answer.err then return nil end
-    end
+    if fields.err or found.err then return nil end
     append(trace .. job, line, seconds)
-    redis.call('SET', lock, token, 'PX', milliseconds)
-    start(job, ...)
-    return known
+    redis.call('SET', lock, token, 'PX', lifetime)
+    start(job, unpack({...}, more + 1))
+    local asked = tonumber(more) > 0 and not fields[1] and ask_ahead(job, gateway, fields[2], found[2], ...)
+    return {fields[1], found, asked}
 end
 """
 )
@@ -52,12 +57,17 @@ Returns nil, and has done nothing, where something is stored that is not ours.
 
 _GIVE_BACK = Script(
     bookkeeping.FORGET
+    + FORGET_ASKED
     + """
-local job, id, worker, queue = unpack(ARGV, 4)
+local job, id, worker, queue, intents, intent = unpack(ARGV, 4)
 local gateway = redis.pcall('HGET', ARGV[1] .. job, 'gateway')
 if type(gateway) ~= 'string' or redis.pcall('GET', ARGV[2] .. gateway) ~= ARGV[3] then return 0 end
 redis.call('DEL', ARGV[2] .. gateway)
 forget(job, id, worker, queue)
+local read, work = pcall(cjson.decode, redis.call('HGET', ARGV[1] .. job, 'payload'))
+if read and type(work) == 'table' and type(work.addresses) == 'table' then
+    forget_asked(gateway, work.addresses, intents, intent)
+end
 redis.call('HSET', 'rq:job:' .. job, 'status', 'queued')
 redis.call('LPUSH', 'rq:queue:' .. queue, job)
 return 1
@@ -76,10 +86,20 @@ class Opened:
     outcome: bytes | None
     """The job's, where another job's worker has done its work."""
     pending: Pending
+    ahead: Ahead | None = None
+    """What was asked ahead for its release."""
+
+    def let_go(self) -> None:
+        """Leave the gateway to others, and nothing behind that was asked ahead in vain; nothing is done twice."""
+        try:
+            if self.ahead is not None:
+                self.ahead.drop()
+        finally:
+            self.lock.release()
 
     def take_back(self, queue: Queue) -> None:
         """Undo it all, for a job of that queue which cannot even be read."""
-        self.lock.release()
+        self.let_go()
         bookkeeping.forget(self.execution.connection, self.execution, queue.name)
 
 
@@ -90,26 +110,47 @@ class Offer:
     execution: Execution
     queue: Queue
     token: str
+    intent: str
+    """Recorded where something was asked ahead."""
     arguments: Sequence[Any]
     locked: Callable[[str], GatewayLock]
+    ahead: Callable[[str, Sequence[Any]], Ahead]
 
     def opened(self, gateway: bytes, answer: Sequence[Any]) -> Opened:
         """What came of it, from the gateway's name and what `OPEN` returned."""
-        outcome, pending = answer
+        outcome, pending, asked = answer
         # A name that cannot be one is no work's: its job finds that out.
         name = gateway.decode(errors="replace")
-        return Opened(name, self.locked(name), self.execution, outcome, Pending.answered(pending))
+        ahead = self.ahead(name, asked) if asked else None
+        return Opened(name, self.locked(name), self.execution, outcome, Pending.answered(pending), ahead)
 
 
 class Opener:
     """Opens jobs for one worker."""
 
-    def __init__(self, worker: BaseWorker, work_queue: WorkQueue, settings: Settings, ttl: int) -> None:
-        """`ttl` is how long an execution lives that nobody ends, seconds."""
+    def __init__(
+        self,
+        worker: BaseWorker,
+        work_queue: WorkQueue,
+        settings: Settings,
+        ttl: int,
+        ask_ahead: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Open jobs for `worker`.
+
+        Args:
+            worker: whose they are then.
+            work_queue: where they are.
+            settings: for the lock and the intents.
+            ttl: how long an execution lives that nobody ends, seconds.
+            ask_ahead: whether it is worth asking ahead, for a release.
+        """
         self._worker = worker
         self._work_queue = work_queue
         self._lifetime = settings.lock_lifetime
         self._ttl = ttl
+        self._ask_ahead = ask_ahead
+        self._intents = Intents(work_queue.redis, work_queue.keys, settings.intent_lifetime)
 
     def offer(self, job_id: str, queue: Queue) -> Offer:
         """What to open a job of that queue with, now."""
@@ -117,16 +158,22 @@ class Opener:
         token = new_token(self._worker.name)
         execution = bookkeeping.execution_of(job_id, self._worker)
         taken = self._work_queue.records.to_append("taken", worker=self._worker.name, attempt=1)
+        intent = self._intents.unplaced(job_id)
+        asked = asking(keys, self._intents, intent) if self._ask_ahead() else []
         arguments = [
             *(token, int(1000 * self._lifetime), keys.record(""), keys.trace(""), *taken),
             *(keys.pending_generation(""), keys.pending("")),
+            *(len(asked), *asked),
             *bookkeeping.start_arguments(execution, queue.name, self._ttl)[1:],
         ]
 
         def locked(gateway: str) -> GatewayLock:
             return GatewayLock(redis, keys, gateway, token, self._lifetime, asked_at)
 
-        return Offer(execution, queue, token, arguments, locked)
+        def ahead(gateway: str, answer: Sequence[Any]) -> Ahead:
+            return Ahead(redis, keys, gateway, intent, answer)
+
+        return Offer(execution, queue, token, intent, arguments, locked, ahead)
 
     def give_back(self, offer: Offer) -> bool:
         """Queue a job again that was opened without an answer: nobody knew that it was; whether it was.
@@ -136,5 +183,6 @@ class Opener:
         """
         keys, execution = self._work_queue.keys, offer.execution
         who = [execution.job_id, execution.id, execution.worker_name, offer.queue.name]
-        arguments = [keys.record(""), keys.lock(""), offer.token, *who]
+        meant = [keys.intent("%s", "%s"), offer.intent]
+        arguments = [keys.record(""), keys.lock(""), offer.token, *who, *meant]
         return bool(_GIVE_BACK.run(self._work_queue.redis, [], arguments))

@@ -28,6 +28,8 @@ class Owners:
     """Address → UID of its owner, where only the inventory tells of one."""
     vouched: bool = True
     """Whether the inventory can be relied on (`shared.vouching`): else an owner may be known to nobody."""
+    asked_ahead: bool = False
+    """Whether they were asked for ahead of the look, so that it is not known yet where the addresses were."""
     _names: dict[str, str] = field(default_factory=dict)
 
     def of(self, address: IPAddress) -> str | None:

@@ -106,6 +106,11 @@ class Places:
         self._names = (now, names)
         return names
 
+    def remembered_names(self) -> frozenset[str] | None:
+        """What `gateway_names` returned last, a minute ago at most; None where that is not known."""
+        read_at, names = self._names
+        return names if time.monotonic() - read_at < UNCHANGED_SECONDS else None
+
     def external_subnets(self, gateway: NatGateway, named: Iterable[str | None]) -> list[Subnet]:
         """The gateway's external subnets and those that work on it names; what no longer exists is left out."""
         names = {name or self._settings.external_subnet for name in named} | set(gateway.external_subnets)

@@ -17,18 +17,20 @@ from structlog.contextvars import bound_contextvars
 from shared.errors import InvalidPayloadError, PermanentError
 from shared.log import get_logger, named
 from shared.metrics import EVENT_TO_GONE, OUTCOMES
-from shared.models import Outcome, Work, parse_work
+from shared.models import Outcome, Release, Work, parse_work
 from shared.queue import WorkQueue
 from shared.settings import Settings
 from workers.answers import Answer, Result
+from workers.earlier import Earlier, EarlierTries
 from workers.ending import end_job
 from workers.failures import GatewayBusyError, NotNowError
 from workers.lock import GatewayLock
 from workers.pending import ROUND_SIZE, Pending
-from workers.round import Round
+from workers.round import Known, Round
 
 if TYPE_CHECKING:
     from shared.kube.events import EventRecorder
+    from workers.ahead import Ahead
     from workers.opening import Opened
 
 log = get_logger(__name__)
@@ -55,6 +57,7 @@ class Reclaimer:
         self._redis = work_queue.redis
         self._keys = work_queue.keys
         self._round = gateway_round
+        self._tries = EarlierTries(work_queue)
         self._settings = settings
         self._keep_seconds = int(settings.history_days * 86400)
         self.cluster_uid = cluster_uid
@@ -94,23 +97,29 @@ class Reclaimer:
             # The gateway that was locked is that of the job's record, and another where somebody forged one of them.
             if opened is not None and opened.gateway == work.gateway:
                 lock, ended, pending = opened.lock, opened.outcome, opened.pending
+                known = Known(opened.ahead)
             else:
-                lock, ended, pending = self._open(work, taken, opening)
+                lock, ended, pending, earlier = self._open(work, taken, opening)
+                known = Known(earlier=earlier)
             try:
                 # Only finished work has an outcome: what failed is decided anew when replayed.
                 if ended is not None:
                     return Result(Outcome(ended.decode()), {"why": "taken over by another job of the gateway"})
                 if lock is None:
                     raise GatewayBusyError("another worker has the gateway", self._settings.busy_pause)
-                return self._work_off(work, pods_done, lock, pending)
+                return self._work_off(work, pods_done, lock, pending, known)
             finally:
+                # Before anybody else is at the gateway, who would take it for what a dead worker left.
+                if known.ahead is not None:
+                    known.ahead.drop()
                 if lock is not None:
                     lock.release()
 
     def _open(
         self, work: Work, taken: Callable[[Pipeline, GatewayLock], None], opening: Pipeline | None
-    ) -> tuple[GatewayLock | None, bytes | None, Pending]:
-        """The gateway's lock unless another has it, an outcome if there is one, and what is pending."""
+    ) -> tuple[GatewayLock | None, bytes | None, Pending, Earlier]:
+        """The gateway's lock unless another has it, an outcome if there is one, what is pending, what tries left."""
+        releases = [work] if isinstance(work, Release) else []
         with opening if opening is not None else self._redis.pipeline(transaction=True) as pipe:
             others = len(pipe)
             asked = GatewayLock.ask_for(
@@ -118,12 +127,27 @@ class Reclaimer:
             )
             # At the same moment: who had the gateway until now may just have done it.
             self._work_queue.records.ask_for(pipe, work.id, "outcome")
+            self._tries.ask_for(pipe, releases)
             Pending.ask_for(pipe, self._keys, work.gateway)
             so_far = len(pipe)
             taken(pipe, asked)
             answers = pipe.execute()[others:so_far]
-        _, held, ended, *_, pending = answers
-        return asked.answered(held), ended, Pending.answered(pending)
+        _, held, ended, *left, pending = answers
+        earlier = EarlierTries.answered(releases, left[: 2 * len(releases)])
+        return asked.answered(held), ended, Pending.answered(pending), earlier
+
+    @property
+    def asks_ahead(self) -> bool:
+        """Whether it is worth asking ahead for a release that was waited for."""
+        return self._round.asks_ahead
+
+    def ask(self, ahead: Ahead) -> None:
+        """Ask the API too, ahead of the work.
+
+        Raises:
+            TransientError: it cannot be asked.
+        """
+        self._round.ask(ahead)
 
     def rest(self, unused_for: float = 0.0) -> None:
         """Let go of what is open for later, and has not been used for so many seconds."""
@@ -135,6 +159,7 @@ class Reclaimer:
         pods_done: Collection[str],
         lock: GatewayLock,
         pending: Pending,
+        known: Known,
     ) -> Result:
         own: Answer | None = None
         give_up = time.monotonic() + self._settings.job_timeout / 2
@@ -143,7 +168,9 @@ class Reclaimer:
             if works:
                 # Where our own work has been says nothing of what others came with since.
                 been = () if isinstance(own, Result) else pods_done
-                answers = self._round.work_off(work.gateway, works, lock.fence, been)
+                answers = self._round.work_off(work.gateway, works, lock.fence, been, known)
+                # By the next round it may be otherwise.
+                known = Known()
                 self._record(work, works, answers, lock, seen)
                 own = answers.get(work.id, own)
             else:

@@ -6,7 +6,8 @@ The order of steps is what keeps live EIPs safe, so it is spelled out here and n
    other, those that ran a moment ago, and in the end it is asked whether the same run now: otherwise all begins anew;
 2. what is about to be taken away is recorded as an intent, in the transaction that asks for the inventory's owners;
 3. strictly after that the API is asked for owners: one that both miss will find the intent (`workers.intents`); an
-   inventory that may be older than it was is no word that there is none (`shared.vouching`);
+   inventory that may be older than it was is no word that there is none (`shared.vouching`); for a release that is
+   likely to find its address, both were done a moment ahead of the look, in this order (`workers.ahead`);
 4. addresses that nobody owns are deleted, right after the lock was seen to be held;
 5. every pod is read again, and must show the targets gone and everything else as it was;
 6. owners are looked up again, and an address that got one in between is put back at once; so is one that may be that
@@ -18,8 +19,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from typing import Any
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
+from redis.client import Pipeline
 from redis.exceptions import RedisError
 
 from shared.errors import GatewayUnreachableError, ProtectedAddressError, TransientError, VerificationError
@@ -33,6 +37,7 @@ from workers.answers import Answer, Result
 from workers.audits.comparison import Expected
 from workers.audits.gateway import GatewayAudits
 from workers.cluster import Cluster
+from workers.earlier import NOTHING, Earlier, EarlierTries
 from workers.failures import ElsewhereError, NotNowError
 from workers.gateways.interface import Address, Driver
 from workers.gateways.plan import missing_after, plan_deletion, plan_restoration
@@ -44,11 +49,24 @@ from workers.owners import Owners
 from workers.places import Pod
 from workers.site import Site
 
+if TYPE_CHECKING:
+    from workers.ahead import Ahead
+
 log = get_logger(__name__)
 
 UNVOUCHED = "no producer has caught up with the API, so an owner may be unknown"
 LONGEST_UNVOUCHED_PAUSE = 30.0
 """Seconds. A producer that lives has mostly caught up within some; the longer none has, the seldomer it is asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is known of a round's first piece of work before the gateway was looked at."""
+
+    ahead: Ahead | None = None
+    """What was asked ahead for it."""
+    earlier: Earlier = NOTHING
+    """What its earlier tries left."""
 
 
 class Round:
@@ -65,18 +83,40 @@ class Round:
         self._settings = settings
         self._hold = Hold(work_queue.redis, work_queue.keys, settings.hold_limit)
         self._intents = Intents(work_queue.redis, work_queue.keys, settings.intent_lifetime)
+        self._tries = EarlierTries(work_queue)
         self._looks = Looks(work_queue.records, settings)
         self._inside = ("lo", settings.vpc_interface)
         self._unvouched: tuple[float, float] | None = None
         """Since when the inventory cannot be relied on, and when that was seen last; on the monotonic clock."""
         self._audits = GatewayAudits(work_queue, self._looks, settings, self._inside)
+        self._found: set[str] = set()
+        """Gateways whose last release found its address: Kube-OVN mostly leaks each of them, or none."""
+
+    @property
+    def asks_ahead(self) -> bool:
+        """Whether it is worth asking ahead of a look, which takes no time then, and likely finds its address."""
+        return self._driver.enters_by_uid and bool(self._found)
+
+    def ask(self, ahead: Ahead) -> None:
+        """Ask the API too, ahead of the look, where the address is likely to be found.
+
+        Raises:
+            TransientError: it cannot be asked.
+        """
+        if ahead.gateway in self._found:
+            ahead.ask(self._cluster)
 
     def rest(self, unused_for: float = 0.0) -> None:
         """Let go of what is open for later, and has not been used for so many seconds."""
         self._driver.close(unused_for)
 
     def work_off(
-        self, gateway_name: str, works: Sequence[Work], fence: Callable[[], None], pods_done: Collection[str]
+        self,
+        gateway_name: str,
+        works: Sequence[Work],
+        fence: Callable[[], None],
+        pods_done: Collection[str],
+        known: Known,
     ) -> dict[str, Answer]:
         """Work on a gateway; by work id how each piece ended, those that are to be left alone missing.
 
@@ -85,6 +125,7 @@ class Round:
             works: what is pending for it; the first is the worker's own job.
             fence: raises when the gateway's lock is no longer held.
             pods_done: UIDs of pods where the first piece of work was done already, on other nodes.
+            known: of the first piece of work.
 
         Raises:
             TransientError: nothing could be decided for any of them.
@@ -95,7 +136,11 @@ class Round:
         if ran is not None:
             # One that has ended since is not to be found any more.
             with suppress(GatewayUnreachableError):
-                answers = self._work_in(*ran, works, fence, pods_done)
+                answers = self._work_in(*ran, works, fence, pods_done, known)
+            # By now it may be otherwise.
+            if known.ahead is not None:
+                known.ahead.drop()
+            known = Known()
         running = self._cluster.running(gateway_name, namespaces)
         if answers is not None and running == ran:
             return answers
@@ -103,7 +148,7 @@ class Round:
             self._work_queue.reports.forget([gateway_name])
             why = {"why": "the API has no gateway object of this name"}
             return {work.id: Result(Outcome.GATEWAY_GONE, why) for work in works}
-        return self._work_in(*running, works, fence, pods_done)
+        return self._work_in(*running, works, fence, pods_done, known)
 
     def _work_in(
         self,
@@ -112,6 +157,7 @@ class Round:
         works: Sequence[Work],
         fence: Callable[[], None],
         pods_done: Collection[str],
+        known: Known,
     ) -> dict[str, Answer]:
         here = [pod for pod in pods if self._reaches(pod)]
         remaining = [pod for pod in pods if pod not in here]
@@ -125,7 +171,7 @@ class Round:
             subnets = self._cluster.external_subnets(gateway, named)
             own = self._cluster.own_addresses(pods, subnets)
             sites = [Site(pod, entered, self._inside) for pod, entered in opened]
-            answers = self._settle(gateway.name, works, sites, subnets, own, fence)
+            answers = self._settle(gateway.name, works, sites, subnets, own, fence, known)
         if not remaining:
             return answers
         # Only the travelling job itself knows on which nodes it has been.
@@ -142,7 +188,52 @@ class Round:
         subnets: Collection[Subnet],
         own: Collection[IPAddress],
         fence: Callable[[], None],
+        known: Known,
     ) -> dict[str, Answer]:
+        answers, releases, absent = self._look_for(works, sites, subnets, own)
+        if releases:
+            self._found.add(gateway)
+        elif absent:
+            self._found.discard(gateway)
+        if known.ahead is not None and (absent or not releases):
+            # It is about a release that is there; else the intents that it recorded tell of more than was meant.
+            known.ahead.drop()
+        earlier = known.earlier
+        if not earlier.asked.issuperset(work.id for work in absent):
+            earlier = self._tries.ask(absent)
+        answers |= {
+            work.id: self._looks.concluded(
+                work, Outcome.ALREADY_ABSENT, earlier=work.id in earlier.deleted, seen=self._seen(sites, work.addresses)
+            )
+            for work in absent
+            if work.id not in earlier.meant
+        }
+        others: list[Work] = [work for work in works if not isinstance(work, Release)]
+        # A worker that meant to delete these did not live to look for owners again.
+        others += [work for work in absent if work.id in earlier.meant]
+        if not releases and not others:
+            return answers
+        asked = {ip for work in (*releases, *others) if not isinstance(work, Audit) for ip in work.addresses}
+        owners = self._owners_asked_ahead(gateway, sites, asked, own, subnets, known.ahead)
+        if owners is None:
+            found = {release.id: [a for site in sites for a in site.holds(release.addresses)] for release in releases}
+            owners = self._cluster.owners(gateway, asked, lambda pipe: self._intents.record(pipe, gateway, found))
+        if owners.vouched:
+            self._unvouched = None
+        answers |= self._release(gateway, releases, sites, owners, fence)
+        for work in others:
+            if isinstance(work, Audit):
+                snapshots = {site.pod.place.name: site.now for site in sites}
+                answers[work.id] = self._audits.answer(work, snapshots, Expected(owners, own, subnets))
+            else:
+                begun = work.id in earlier.begun
+                answers[work.id] = self._confirm(gateway, work, sites, subnets, owners, fence, begun=begun)
+        return answers
+
+    def _look_for(
+        self, works: Sequence[Work], sites: Sequence[Site], subnets: Collection[Subnet], own: Collection[IPAddress]
+    ) -> tuple[dict[str, Answer], list[Release], list[Release]]:
+        """Answers to releases that can be answered already; others whose addresses are there; those that found none."""
         answers: dict[str, Answer] = {}
         releases: list[Release] = []
         absent: list[Release] = []
@@ -157,44 +248,29 @@ class Round:
                     answers[work.id] = early
                 else:
                     releases.append(work)
-        others: list[Work] = [work for work in works if not isinstance(work, Release)]
-        unsettled, deleted = self._earlier_tries(gateway, absent)
-        answers |= {
-            work.id: self._looks.concluded(
-                work, Outcome.ALREADY_ABSENT, earlier=work.id in deleted, seen=self._seen(sites, work.addresses)
-            )
-            for work in absent
-            if work.id not in unsettled
-        }
-        # A worker that meant to delete these did not live to look for owners again.
-        others += [work for work in absent if work.id in unsettled]
-        if not releases and not others:
-            return answers
-        found = {release.id: [a for site in sites for a in site.holds(release.addresses)] for release in releases}
-        asked = {ip for work in (*releases, *others) if not isinstance(work, Audit) for ip in work.addresses}
-        owners = self._cluster.owners(gateway, asked, lambda pipe: self._intents.record(pipe, gateway, found))
-        if owners.vouched:
-            self._unvouched = None
-        answers |= self._release(gateway, releases, sites, owners, fence)
-        for work in others:
-            if isinstance(work, Audit):
-                snapshots = {site.pod.place.name: site.now for site in sites}
-                answers[work.id] = self._audits.answer(work, snapshots, Expected(owners, own, subnets))
-            else:
-                answers[work.id] = self._confirm(gateway, work, sites, subnets, owners, fence)
-        return answers
+        return answers, releases, absent
 
-    def _earlier_tries(self, gateway: str, absent: Sequence[Release]) -> tuple[set[str], set[str]]:
-        """Ids of releases that meant to delete something at an earlier try, and of those that told that they did."""
-        if not absent:
-            return set(), set()
-        with self._work_queue.redis.pipeline(transaction=False) as pipe:
-            self._intents.ask_for(pipe, gateway, absent)
-            for work in absent:
-                self._work_queue.records.ask_for(pipe, work.id, "deleted")
-            intents, *deleted = pipe.execute()
-        told = {work.id for work, value in zip(absent, deleted, strict=True) if value}
-        return self._intents.left_by(absent, intents), told
+    def _owners_asked_ahead(
+        self,
+        gateway: str,
+        sites: Sequence[Site],
+        asked: Collection[IPAddress],
+        own: Collection[IPAddress],
+        subnets: Collection[Subnet],
+        ahead: Ahead | None,
+    ) -> Owners | None:
+        """Who owns these addresses, as was asked ahead; None where that does not do."""
+        if ahead is None or ahead.known.keys() != set(map(str, asked)):
+            return None
+        found = [address for site in sites for address in site.holds(asked)]
+        # The intents that it recorded do not tell where the addresses are.
+        if not all(_is_derivable(site, address, own, subnets) for site in sites for address in found):
+            return None
+        owners = self._cluster.owners_asked_ahead(gateway, ahead)
+        if owners is None:
+            # Not worth it while a look takes so long.
+            self._found.discard(gateway)
+        return owners
 
     def _release(
         self,
@@ -224,7 +300,7 @@ class Round:
         with self._meant(gateway, going, sites):
             for site in sites:
                 self._delete(site, targets, fence, going)
-            again = self._cluster.owners(gateway, targets, lambda pipe: self._hold.over(pipe, gateway))
+            again = self._cluster.owners(gateway, targets, partial(self._go_on, gateway, going, sites, owners))
             regained = {ip for ip in targets if again.of(ip) is not None}
             doubt = self._doubt(owners, again)
             for site in sites:
@@ -254,11 +330,29 @@ class Round:
         try:
             yield
         except Exception:
-            found = {release.id: [a for site in sites for a in site.holds(free)] for release, free in going}
             with suppress(RedisError), self._work_queue.redis.pipeline() as pipe:
-                self._intents.record(pipe, gateway, found)
+                self._record(pipe, gateway, going, sites)
                 pipe.execute()
             raise
+
+    def _go_on(
+        self,
+        gateway: str,
+        going: Sequence[tuple[Release, set[IPAddress]]],
+        sites: Sequence[Site],
+        owners: Owners,
+        pipe: Pipeline,
+    ) -> None:
+        """Let it be known that the releases wait no longer, and where their addresses were, if it is not yet."""
+        self._hold.over(pipe, gateway)
+        if owners.asked_ahead:
+            self._record(pipe, gateway, going, sites)
+
+    def _record(
+        self, pipe: Pipeline, gateway: str, going: Sequence[tuple[Release, set[IPAddress]]], sites: Sequence[Site]
+    ) -> None:
+        found = {release.id: [a for site in sites for a in site.holds(free)] for release, free in going}
+        self._intents.record(pipe, gateway, found)
 
     def _not_now(self, gateway: str, owners: Owners) -> NotNowError | None:
         """Why nothing of the gateway may be taken away yet, although no owner is known; None when it may."""
@@ -332,6 +426,8 @@ class Round:
         subnets: Collection[Subnet],
         owners: Owners,
         fence: Callable[[], None],
+        *,
+        begun: bool,
     ) -> Answer:
         owned = [ip for ip in work.addresses if owners.of(ip) is not None]
         # Where Kube-OVN is not done yet it may be that it never will be: the address may live on another gateway.
@@ -349,7 +445,7 @@ class Round:
             details = {"owners": _named(owners, owned), "seen": seen}
             restored = {"put_back": put_back} if put_back else {}
             return Result(Outcome.RESTORED if put_back else Outcome.REASSIGNED, {**restored, **details})
-        if isinstance(work, Release):
+        if isinstance(work, Release) and begun:
             why = "a deletion had begun that nobody lived to report"
             return self._looks.concluded(work, Outcome.RECLAIMED, why=why, seen=seen)
         return self._looks.concluded(work, Outcome.ALREADY_ABSENT, seen=seen)
@@ -370,12 +466,11 @@ class Round:
     def _former_place(self, gateway: str, site: Site, ip: IPAddress, subnets: Iterable[Subnet]) -> Address:
         """Where an owned address has to be: where a worker found it, else beside the others of its subnet."""
         intent = self._intents.of(gateway, ip)
-        if intent is not None:
+        if intent is not None and intent.interface:
             return Address(intent.interface, ip, intent.prefix_length)
-        for network in (network for subnet in subnets if (network := subnet.network_of(ip))):
-            for neighbour in site.now.addresses:
-                if neighbour.ip in network and neighbour.interface not in self._inside:
-                    return Address(neighbour.interface, ip, network.prefixlen)
+        place = next(site.places_beside(ip, subnets), None)
+        if place is not None:
+            return place[0]
         raise TransientError(
             f"{ip} is missing on pod {site.pod.place.name}, and nothing there tells on which interface it belongs. "
             "Kube-OVN puts it back when the EIP is annotated or its controller restarts."
@@ -403,6 +498,14 @@ class Round:
         if not todo:
             return None
         return ElsewhereError(todo[0].place.node, [*pods_done, *(pod.place.uid for pod in here)])
+
+
+def _is_derivable(site: Site, address: Address, own: Collection[IPAddress], subnets: Collection[Subnet]) -> bool:
+    """Whether it will be known where an address was, without having been noted: beside one that stays, for sure."""
+    beside = list(site.places_beside(address.ip, subnets))
+    stays = any(neighbour in own for _, neighbour in beside)
+    here = (address.interface, address.prefix_length)
+    return stays and all((place.interface, place.prefix_length) == here for place, _ in beside)
 
 
 def _named(owners: Owners, addresses: Iterable[IPAddress]) -> dict[str, str]:

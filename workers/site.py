@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
+from shared.kube.objects import Subnet
 from shared.models import IPAddress
 from workers.gateways.interface import Address, Fence, Gateway, Snapshot, Step
 from workers.places import Pod
@@ -35,6 +36,13 @@ class Site:
     def has(self, addresses: Collection[IPAddress]) -> list[Address]:
         """Where they are on external interfaces by the last look, in the kernel's order."""
         return _places(self._shown, addresses)
+
+    def places_beside(self, ip: IPAddress, subnets: Iterable[Subnet]) -> Iterator[tuple[Address, IPAddress]]:
+        """Where an address belongs by the last look, beside each of the others of its subnets, which is told too."""
+        for network in (network for subnet in subnets if (network := subnet.network_of(ip))):
+            for neighbour in self.now.addresses:
+                if neighbour.ip != ip and neighbour.ip in network and neighbour.interface not in self._inside:
+                    yield Address(neighbour.interface, ip, network.prefixlen), neighbour.ip
 
     def shows(self, addresses: Collection[IPAddress]) -> str:
         """What the last look showed of the addresses, in words."""

@@ -139,7 +139,7 @@ class ReclaimWorker(SimpleWorker):
         self._recovery = Recovery(redis, work_queue, queues)
         self._overdue = settings.job_timeout + OVERTIME_SECONDS
         """When a job that is still running has lost its worker, seconds from its start."""
-        opener = Opener(self, work_queue, settings, self._overdue)
+        opener = Opener(self, work_queue, settings, self._overdue, lambda: reclaimer.asks_ahead)
         self._taker = Taker(redis, work_queue.keys, queues, ReclaimJob, opener)
         self._taking = threading.Lock()
         """Held by the thread that waits for the next job, and sees to what is to be done now and then."""
@@ -266,7 +266,7 @@ class ReclaimWorker(SimpleWorker):
 
     def execute_job(self, job: ReclaimJob, queue: Queue) -> None:  # type: ignore[override]
         """Run a job here and now, never longer than a job of ours may take."""
-        job.do = self._do
+        job.do, job.ask = self._do, self._reclaimer.ask
         # Whatever its record says: it fails and is replayed where it was found, and is kept as ours are.
         job.origin = queue.name
         job.timeout = self._settings.job_timeout
@@ -281,7 +281,7 @@ class ReclaimWorker(SimpleWorker):
             if job.opened is not None:
                 # What failed early may have left it locked; where Redis is away, it runs out by itself.
                 with suppress(RedisError):
-                    job.opened.lock.release()
+                    job.opened.let_go()
             clear_contextvars()
 
     def prepare_execution(self, job: ReclaimJob) -> Execution:  # type: ignore[override]

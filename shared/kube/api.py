@@ -12,6 +12,7 @@ import json
 import os
 from collections.abc import Callable, Generator, Iterator, Mapping
 from functools import cached_property
+from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
@@ -24,6 +25,7 @@ from urllib3.util import parse_url
 from yaml import YAMLError
 
 from shared.errors import ApiUnavailableError, TransientError
+from shared.kube.ahead import ListAhead, RequestAhead
 from shared.metrics import API_ERRORS, count_api_error
 
 if TYPE_CHECKING:
@@ -91,6 +93,28 @@ class KubeApi:
             version = at
         return items, version
 
+    def ask_ahead(self, path: str, **query: str) -> ListAhead | None:
+        """Ask for all objects now, and wait for them later; None where that cannot be.
+
+        Raises:
+            ApiUnavailableError: it cannot even be asked.
+        """
+        pool, url, headers = self._addressed(path, self._of_a_page(query))
+        if pool.proxy is not None:
+            return None
+
+        def read(request: RequestAhead) -> list[Object]:
+            try:
+                response = request.response()
+            except (TransportError, OSError, HTTPException) as error:
+                raise self._unreachable(error) from error
+            return [item for page in self._pages(path, query, response) for item in page.get("items") or []]
+
+        try:
+            return ListAhead(RequestAhead(pool, url, headers, self._timeout), read)
+        except (TransportError, OSError, HTTPException) as error:
+            raise self._unreachable(error) from error
+
     def pages(self, path: str, **query: str) -> Iterator[tuple[list[Object], int]]:
         """The same page by page, for whom a whole list would take too much memory; the last page's version counts."""
         for page in self._pages(path, query):
@@ -157,19 +181,25 @@ class KubeApi:
         """Merge a change into an object (RFC 7386); the object as it is now."""
         return self._object(path, self._request(path, {}, method="PATCH", body=change))
 
-    def _pages(self, path: str, query: Mapping[str, str]) -> Iterator[Object]:
-        """The pages of a list; the last one's resourceVersion is that of the list."""
+    def _pages(self, path: str, query: Mapping[str, str], first: Any = None) -> Iterator[Object]:
+        """The pages of a list; the last one's resourceVersion is that of the list.
+
+        `first` is the first page's response, where it was asked for already.
+        """
         token = ""
         while True:
             following = {"continue": token} if token else {}
-            page = self._page(path, {"limit": str(self._page_size), **query, **following})
+            page = self._page(path, self._of_a_page({**query, **following}), first)
             yield page
-            token = page["metadata"].get("continue")
+            token, first = page["metadata"].get("continue"), None
             if not token:
                 return
 
-    def _page(self, path: str, query: Mapping[str, str]) -> Object:
-        page = self._object(path, self._request(path, query))
+    def _of_a_page(self, query: Mapping[str, str]) -> dict[str, str]:
+        return {"limit": str(self._page_size), **query}
+
+    def _page(self, path: str, query: Mapping[str, str], response: Any = None) -> Object:
+        page = self._object(path, response if response is not None else self._request(path, query))
         metadata = page.get("metadata")
         if not isinstance(metadata, dict) or not str(metadata.get("resourceVersion", "")).isdigit():
             raise _failure("malformed", f"the API's list of {path} has no resourceVersion: is this a Kubernetes API?")
@@ -184,15 +214,13 @@ class KubeApi:
         body: Object | None = None,
         read_timeout: float | None = None,
     ) -> Any:
-        headers = {**self.client.default_headers, "Accept": "application/json"}
+        pool, url, headers = self._addressed(path, query, method, body)
         if body is not None:
             headers["Content-Type"] = "application/merge-patch+json" if method == "PATCH" else "application/json"
-        self.client.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
         try:
-            pool, prefix = self._way
             return pool.urlopen(
                 method,
-                prefix + quote(path) + (f"?{urlencode(query)}" if query else ""),
+                url,
                 body=None if body is None else json.dumps(body),
                 headers=headers,
                 timeout=Timeout(connect=self._timeout, read=read_timeout or self._timeout),
@@ -202,6 +230,15 @@ class KubeApi:
             )
         except (TransportError, OSError) as error:
             raise self._unreachable(error) from error
+
+    def _addressed(
+        self, path: str, query: Mapping[str, str], method: str = "GET", body: Object | None = None
+    ) -> tuple[Any, str, dict[str, str]]:
+        """The connections that a request goes over, its address there, and its headers."""
+        headers = {**self.client.default_headers, "Accept": "application/json"}
+        self.client.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
+        pool, prefix = self._way
+        return pool, prefix + quote(path) + (f"?{urlencode(query)}" if query else ""), headers
 
     @cached_property
     def _way(self) -> tuple[Any, str]:
@@ -262,8 +299,8 @@ def _client(settings: Settings) -> client.ApiClient:
         ) from error
     # Retries are decided by whoever asks, who knows what may be repeated.
     configuration.retries = False
-    # One connection for each gateway that is worked on at once, and for who asks beside that.
-    configuration.connection_pool_maxsize = settings.threads + 4
+    # For each gateway that is worked on at once one, and one that is asked ahead; some for who asks beside that.
+    configuration.connection_pool_maxsize = 2 * settings.threads + 4
     return client.ApiClient(configuration)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from shared.errors import ApiUnavailableError
-from shared.kube.api import EIPS, HistoryGoneError, KubeApi
+from shared.kube.api import EIPS, KUBE_OVN, HistoryGoneError, KubeApi
 from shared.settings import load_settings
 from tests.forwarder import Forwarder
 from tests.kube import surface
@@ -54,6 +54,73 @@ def test_a_list_shows_what_was_true_at_its_version_however_long_its_pages_take(
     items, version = api.list_objects(EIPS)
     assert [item["metadata"]["name"] for item in items] == ["eip-0", "eip-1", "eip-2"]
     assert flat(api.watch(EIPS, version, timeout=1)) == [("ADDED", "new"), ("DELETED", "eip-2")]
+
+
+def test_a_list_that_was_asked_for_ahead_shows_what_was_true_then(api: KubeApi, kube_api: surface.KubeApi) -> None:
+    for number in range(5):
+        surface.created(kube_api, f"eip-{number}")
+    ahead, other = api.ask_ahead(EIPS), api.ask_ahead(EIPS)
+    assert ahead is not None
+    assert other is not None
+    # Whatever is asked meanwhile goes over other connections.
+    assert len(api.list_objects(EIPS)[0]) == 5
+    other.drop()
+    assert [item["metadata"]["name"] for item in ahead.items()] == [f"eip-{number}" for number in range(5)]
+    # What was dropped is not taken for an answer to what is asked next.
+    for _ in range(3):
+        assert api.get(f"{EIPS}/none") is None
+        assert len(api.list_objects(EIPS)[0]) == 5
+
+
+def test_a_list_that_is_asked_for_ahead_uses_few_connections(
+    make_api: MakeApi, kube_api: surface.KubeApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    surface.created(kube_api, "eip-0")
+    api = make_api()
+    for number in range(20):
+        ahead = api.ask_ahead(EIPS)
+        assert ahead is not None
+        if number % 2:
+            assert len(ahead.items()) == 1
+        else:
+            ahead.drop()
+    pool, _ = api._way
+    used = [connection for connection in pool.pool.queue if connection is not None]
+    assert len(used) == 1
+
+
+def test_a_list_that_is_asked_for_ahead_says_what_a_list_says(make_api: MakeApi, kube_api: surface.KubeApi) -> None:
+    port = int(kube_api.url.rsplit(":", 1)[1])
+    with Forwarder(port) as forwarder:
+        text = kube_api.kubeconfig_path.read_text()
+        kube_api.kubeconfig_path.write_text(text.replace(f":{port}", f":{forwarder.port}"))
+        api = make_api(api_timeout=1)
+        missing = api.ask_ahead(f"{KUBE_OVN}/nonsense")
+        assert missing is not None
+        with pytest.raises(ApiUnavailableError, match="answered 404"):
+            missing.items()
+        forwarder.freeze(new=False)
+        silent = api.ask_ahead(EIPS)
+        assert silent is not None
+        with pytest.raises(ApiUnavailableError, match=r"cannot be reached: .*timed out"):
+            silent.items()
+        assert api.list_objects(EIPS)[0] == []
+        forwarder.freeze(new=False)
+        lost = api.ask_ahead(EIPS)
+        assert lost is not None
+        forwarder.cut()
+        with pytest.raises(ApiUnavailableError, match="cannot be reached"):
+            lost.items()
+        with pytest.raises(ApiUnavailableError, match="cannot be reached"):
+            api.ask_ahead(EIPS)
+        forwarder.mend()
+        assert api.list_objects(EIPS)[0] == []
+
+
+def test_through_a_proxy_nothing_is_asked_for_ahead(make_api: MakeApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    api = make_api()
+    monkeypatch.setattr(api._way[0], "proxy", "a proxy")
+    assert api.ask_ahead(EIPS) is None
 
 
 def test_a_list_whose_pages_expire_says_so(
@@ -212,8 +279,8 @@ def between_pages(monkeypatch: pytest.MonkeyPatch, api: KubeApi, action: Callabl
     """Let something happen after the first page of the next list."""
     read_page, actions = api._page, [action]
 
-    def page(path: str, query: Any) -> Any:
-        answer = read_page(path, query)
+    def page(path: str, query: Any, *first: Any) -> Any:
+        answer = read_page(path, query, *first)
         if actions:
             actions.pop()()
         return answer

@@ -14,7 +14,7 @@ from rq.timeouts import JobTimeoutException
 from shared import errors
 from shared.keys import Keys
 from shared.kube.objects import read_subnet
-from shared.models import Work, parse_work
+from shared.models import Release, Work, parse_work
 from shared.settings import load_settings
 from tests.payloads import release
 from tests.shared.test_difference import eip
@@ -172,13 +172,15 @@ def test_an_intent_is_found_by_its_pair_and_its_work(redis: Redis, keys: Keys) -
     assert intents.of("gw2", place.ip) is None
     mine, other = work(), work(id="release-u2", uid="u2")
 
-    def left(gateway: str, *releases: Work) -> set[str]:
+    def left(asked: Work) -> bool:
+        assert isinstance(asked, Release)
         with redis.pipeline() as pipe:
-            intents.ask_for(pipe, gateway, releases)  # type: ignore[arg-type]
-            return intents.left_by(releases, pipe.execute()[0])  # type: ignore[arg-type]
+            intents.ask_for(pipe, keys, asked)
+            return bool(intents.left_by(asked, pipe.execute()[0]))
 
-    assert left("gw1", mine, other) == {"release-u1"}
-    assert left("gw2", mine) == set()
+    assert left(mine)
+    assert not left(other)
+    assert not left(work(gateway="gw2"))
 
 
 @pytest.mark.parametrize(

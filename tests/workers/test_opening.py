@@ -21,6 +21,7 @@ from tests.payloads import release
 from tests.pending import leave_pending
 from tests.waiting import eventually
 from workers import taking
+from workers.ahead import Ahead
 from workers.answers import Result
 from workers.failures import GatewayBusyError
 from workers.jobs import ReclaimJob
@@ -37,12 +38,15 @@ WORK = parse_work(release())
 class Looking:
     """A round that does nothing, and tells how Redis was while it was at work."""
 
+    asks_ahead = True
+
     def __init__(self, work_queue: WorkQueue) -> None:
         self._work_queue = work_queue
         self.seen: list[dict[str, Any]] = []
         self.fails: list[Exception] = []
+        self.asked: list[list[str]] = []
 
-    def work_off(self, gateway: str, works: list[Work], fence: Callable[[], None], _pods: Any) -> dict[str, Result]:
+    def work_off(self, gateway: str, works: list[Work], fence: Callable[[], None], *_rest: Any) -> dict[str, Result]:
         fence()
         redis, keys = cast("Any", self._work_queue.redis), self._work_queue.keys
         lock = redis.get(keys.lock(gateway))
@@ -59,6 +63,9 @@ class Looking:
         if self.fails:
             raise self.fails.pop()
         return {work.id: Result(Outcome.ALREADY_ABSENT) for work in works}
+
+    def ask(self, ahead: Ahead) -> None:
+        self.asked.append(list(ahead.known))
 
     def rest(self, _unused_for: float = 0.0) -> None:
         pass
@@ -117,12 +124,13 @@ def status(work_queue: WorkQueue, job_id: str) -> JobStatus | None:
 
 
 def nothing_is_left(work_queue: WorkQueue, *gateways: str) -> bool:
-    """Whether the gateways are free, and nothing is noted as running or in between."""
+    """Whether the gateways are free, nothing is meant to be taken off any, or noted as running or in between."""
     keys = [key for gateway in gateways for key in (work_queue.keys.lock(gateway), work_queue.keys.taken(gateway))]
     queue = work_queue.queue
     executions = [*work_queue.redis.scan_iter("rq:execution*"), *work_queue.redis.scan_iter("rq:worker:*:executions")]
     noted = [*queue.started_job_registry.get_job_ids(cleanup=False), *queue.intermediate_queue.get_job_ids()]
-    return not work_queue.redis.exists(*keys) and not noted and not executions
+    meant = list(work_queue.redis.scan_iter(work_queue.keys.intent("*", "*")))
+    return not work_queue.redis.exists(*keys) and not noted and not executions and not meant
 
 
 def test_it_has_started_and_has_its_gateway_and_what_is_pending_there(

@@ -32,7 +32,7 @@ class Counted:
     def __init__(self) -> None:
         self.rounds = 0
 
-    def work_off(self, _gateway: str, works: list[Work], fence: Callable[[], None], _pods: Any) -> dict[str, Result]:
+    def work_off(self, _gateway: str, works: list[Work], fence: Callable[[], None], *_rest: Any) -> dict[str, Result]:
         fence()
         self.rounds += 1
         return {work.id: Result(Outcome.ALREADY_ABSENT) for work in works}
@@ -93,7 +93,9 @@ def test_where_a_job_has_been_does_not_count_for_work_that_came_meanwhile(
     class Travelled:
         """The last of several nodes."""
 
-        def work_off(self, _gateway: str, works: list[Work], fence: Callable[[], None], pods: Any) -> dict[str, Result]:
+        def work_off(
+            self, _gateway: str, works: list[Work], fence: Callable[[], None], pods: Any, *_rest: Any
+        ) -> dict[str, Result]:
             if not asked:
                 work_queue.publish_now([came], "published")
             asked.append(([work.id for work in works], tuple(pods)))
