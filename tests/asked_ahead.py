@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from shared.errors import TransientError
 from shared.scripts import Script
 from workers.ahead import ASK_AHEAD, Ahead, asking
 from workers.intents import Intents
@@ -14,22 +17,34 @@ if TYPE_CHECKING:
 
     import pytest
 
+    from shared.kube.api import Object
     from shared.models import Work
     from shared.queue import WorkQueue
 
 _ASK = Script(ASK_AHEAD + "return ask_ahead(ARGV[1], ARGV[2], ARGV[3], {}, unpack(ARGV, 4))")
 
 
-def ask_ahead(work_queue: WorkQueue, work: Work) -> Ahead | None:
+class NotedAhead(Ahead):
+    """Tells whether something was decided on it."""
+
+    was_read = False
+
+    def answer(self) -> list[Object] | None:
+        items = super().answer()
+        self.was_read = items is not None
+        return items
+
+
+def ask_ahead(work_queue: WorkQueue, work: Work) -> NotedAhead | None:
     """Ask Redis ahead for a piece of work, as it is asked when a job is opened."""
-    redis, keys = work_queue.redis, work_queue.keys
+    redis, keys, asked_at = work_queue.redis, work_queue.keys, time.monotonic()
     intent = Intents.unplaced(work.id)
     arguments = asking(keys, Intents(redis, keys, 3600), intent)
     answer = _ASK.run(redis, [], [work.id, work.gateway, work.model_dump_json(), *arguments])
-    return Ahead(redis, keys, work.gateway, intent, answer) if answer else None
+    return NotedAhead(redis, keys, work.gateway, intent, asked_at, answer) if answer else None
 
 
-def let_rounds_be_asked_ahead(monkeypatch: pytest.MonkeyPatch) -> list[Ahead]:
+def let_rounds_be_asked_ahead(monkeypatch: pytest.MonkeyPatch) -> list[NotedAhead]:
     """Let the first look of each round about one piece of work be asked ahead where that can be; what was asked then."""
     work_off, asked = Round.work_off, []
 
@@ -42,9 +57,9 @@ def let_rounds_be_asked_ahead(monkeypatch: pytest.MonkeyPatch) -> list[Ahead]:
         asked.append(ahead)
         try:
             # As of one that has been at the gateway before.
-            self._found.add(gateway)
             self._cluster.gateway_names()
-            self.ask(ahead)
+            with suppress(TransientError):
+                ahead.request(self._cluster)
             return work_off(self, gateway, works, fence, pods_done, Known(ahead))
         finally:
             ahead.drop()

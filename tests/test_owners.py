@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -29,11 +29,11 @@ ADDRESS = "10.1.69.200"
 
 
 @pytest.fixture(params=["exec", "netlink", "netlink, asked ahead"])
-def driver(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+def driver(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     name, _, ahead = str(request.param).partition(", ")
-    if ahead:
-        let_rounds_be_asked_ahead(monkeypatch)
-    return name
+    asked = let_rounds_be_asked_ahead(monkeypatch) if ahead else []
+    yield name
+    assert any(each.was_read for each in asked) or not ahead
 
 
 @pytest.fixture

@@ -2,14 +2,18 @@
 
 A release that was waited for, alone on its gateway, is mostly about one address that is still there. So its intents
 are recorded in the moment its job is opened, in the step that asks the inventory for owners (`workers.opening`), and
-the API is asked for owners right after that; its answer is read once the gateway was looked at. The order is the same
-as in any round (`workers.round`): intents first, then owners. Where it was all in vain, nothing of it stays.
+the API is asked for owners right after that; its answer is read once the gateway was looked at. Intents come before
+owners as in any round (`workers.round`), but both come before the look, not after it: so they may be a moment old at
+most (`AHEAD_SECONDS`). Where it was all in vain, nothing of it stays.
 """
 
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
+
+from redis.exceptions import RedisError
 
 from shared.scripts import Script
 from shared.vouching import VOUCHED
@@ -26,7 +30,7 @@ if TYPE_CHECKING:
     from workers.intents import Intents
 
 AHEAD_SECONDS = 0.02
-"""How long ago the API was asked at most when its answer is read.
+"""How long ago Redis and the API were asked at most when the API's answer is read.
 
 This keeps live EIPs safe: an address that the look shows must not be that of an EIP that came after the answer. Once it
 has seen an EIP, Kube-OVN puts its address on the gateway by an exec, which by itself takes longer than this
@@ -90,7 +94,9 @@ _FORGET = Script(FORGET_ASKED + "forget_asked(ARGV[1], {unpack(ARGV, 4)}, ARGV[2
 class Ahead:
     """What was recorded and asked ahead for one release; each of the answers is good for one decision."""
 
-    def __init__(self, redis: Redis, keys: Keys, gateway: str, intent: str, answer: Sequence[Any]) -> None:
+    def __init__(
+        self, redis: Redis, keys: Keys, gateway: str, intent: str, asked_at: float, answer: Sequence[Any]
+    ) -> None:
         """From what Redis answered.
 
         Args:
@@ -98,6 +104,7 @@ class Ahead:
             keys: where keys are.
             gateway: the gateway's name.
             intent: what was stored as the intent about each address.
+            asked_at: when it was about to be asked, on the monotonic clock.
             answer: whether the inventory is vouched for, and after each address the UID of an owner, or None.
         """
         self._redis = redis
@@ -111,17 +118,19 @@ class Ahead:
         self.known = dict(zip((address.decode(errors="replace") for address in known[::2]), owners, strict=True))
         """Address → UID of an owner that the inventory has, or nothing."""
         self._listed: ListAhead | None = None
-        self._asked_at = float("-inf")
-        self._over = False
+        self._asked_at = asked_at
+        self._settled = False
+        """Whether the intents stay for a decision, or are forgotten."""
+        self.is_late = False
+        """Whether the answers came too late to be of use."""
 
-    def ask(self, cluster: Cluster) -> None:
+    def request(self, cluster: Cluster) -> None:
         """Ask the API too, without waiting for its answer.
 
         Raises:
             TransientError: it cannot be asked.
         """
-        self._asked_at = time.monotonic()
-        self._listed = cluster.ask_ahead(self.gateway)
+        self._listed = cluster.request_eips(self.gateway)
 
     def answer(self) -> list[Object] | None:
         """At least the gateway's EIPs, as the API answered; from now on the intents stay. None where it is too old.
@@ -134,22 +143,18 @@ class Ahead:
             return None
         if time.monotonic() - self._asked_at > AHEAD_SECONDS:
             listed.drop()
+            self.is_late = True
             return None
         items = listed.items()
-        self._over = True
+        self._settled = True
         return items
 
     def drop(self) -> None:
-        """Leave nothing behind that no decision was made with.
-
-        Raises:
-            RedisError: the intents stay, and tell of more than was meant.
-        """
-        try:
-            if not self._over:
+        """Leave nothing behind that no decision was made with; where Redis is away intents stay, which does no harm."""
+        if not self._settled:
+            with suppress(RedisError):
                 _FORGET.run(self._redis, [], [self.gateway, *self._recorded, *self._addresses])
-                self._over = True
-        finally:
-            listed, self._listed = self._listed, None
-            if listed is not None:
-                listed.drop()
+                self._settled = True
+        listed, self._listed = self._listed, None
+        if listed is not None:
+            listed.drop()

@@ -60,7 +60,7 @@ class Cluster(Places):
         known = {address: uid.decode() if uid else "" for address, uid in zip(asked, uids, strict=True)}
         return _owners(gateway, self._eips_of(gateway), known, vouched=bool(vouched))
 
-    def ask_ahead(self, gateway: str) -> ListAhead | None:
+    def request_eips(self, gateway: str) -> ListAhead | None:
         """Ask the API what `owners` asks it, and wait for it later; None where more than one list has to be asked for.
 
         Raises:
@@ -68,7 +68,7 @@ class Cluster(Places):
         """
         names = self.remembered_names()
         selector = None if names is None else _all_but_others(names, gateway, LONGEST_SELECTOR)
-        return None if selector is None else self._api.ask_ahead(EIPS, labelSelector=selector)
+        return None if selector is None else self._api.request_list(EIPS, labelSelector=selector)
 
     def owners_asked_ahead(self, gateway: str, ahead: Ahead) -> Owners | None:
         """As `owners`, from what was asked ahead; None where it has to be asked anew."""

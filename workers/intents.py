@@ -40,6 +40,14 @@ class Intent:
         told = {"interface": self.interface, "prefix_length": self.prefix_length, "work": self.work, "at": self.at}
         return json.dumps(told)
 
+    @classmethod
+    def read(cls, stored: bytes) -> Intent | None:
+        """The inverse; None for what is none."""
+        try:
+            return cls(**json.loads(stored))
+        except (ValueError, TypeError):
+            return None
+
 
 class Intents:
     """Records and finds intents."""
@@ -81,10 +89,11 @@ class Intents:
             release: which was asked about.
             stored: the answer.
         """
-        intents = [Intent(**json.loads(each)) for each in stored if each is not None]
+        # What cannot be read, whoever wrote it, may have been one.
+        intents = [Intent.read(each) or Intent("", 0, release.id, 0.0) for each in stored if each is not None]
         return [intent for intent in intents if intent.work == release.id]
 
     def of(self, gateway: str, address: IPAddress) -> Intent | None:
         """The last intent about an address; None when it was never meant to go, or long ago."""
         stored: bytes | None = self._redis.get(self._keys.intent(gateway, str(address)))  # type: ignore[assignment]
-        return Intent(**json.loads(stored)) if stored else None
+        return Intent.read(stored) if stored else None

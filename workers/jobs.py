@@ -40,8 +40,8 @@ class ReclaimJob(Job):
 
     do: Callable[[Work, ReclaimJob], object]
     """Set by the worker: does the work; what it returns is the job's result."""
-    ask: Callable[[Ahead], object]
-    """Set by the worker: asks the API what the work will need, while it is read."""
+    request: Callable[[Ahead], object]
+    """Set by the worker: requests of the API what the work will need, while it is read."""
     opening: Pipeline | None = None
     """Set by the worker: what Redis is told when the job starts; goes along with the first that it is asked."""
     opened: Opened | None = None
@@ -75,7 +75,7 @@ class ReclaimJob(Job):
 
     def _execute(self) -> Any:
         if self.opened is not None and self.opened.ahead is not None:
-            self.ask(self.opened.ahead)
+            self.request(self.opened.ahead)
         return self.do(self.work(), self)
 
     @property

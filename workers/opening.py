@@ -44,14 +44,16 @@ local function open(job, gateway, lock, token, lifetime, record, trace, line, se
     if fields.err or found.err then return nil end
     append(trace .. job, line, seconds)
     redis.call('SET', lock, token, 'PX', lifetime)
+    more = tonumber(more)
     start(job, unpack({...}, more + 1))
-    local asked = tonumber(more) > 0 and not fields[1] and ask_ahead(job, gateway, fields[2], found[2], ...)
+    local asked = more > 0 and not fields[1] and ask_ahead(job, gateway, fields[2], found[2], ...)
     return {fields[1], found, asked}
 end
 """
 )
 """Lua: open a job whose gateway nobody has; `Offer.arguments` are its arguments after the lock's key.
 
+What `Offer.opened` reads: an outcome, what is pending, and what was asked ahead with the first `more` arguments.
 Returns nil, and has done nothing, where something is stored that is not ours.
 """
 
@@ -91,11 +93,9 @@ class Opened:
 
     def let_go(self) -> None:
         """Leave the gateway to others, and nothing behind that was asked ahead in vain; nothing is done twice."""
-        try:
-            if self.ahead is not None:
-                self.ahead.drop()
-        finally:
-            self.lock.release()
+        if self.ahead is not None:
+            self.ahead.drop()
+        self.lock.release()
 
     def take_back(self, queue: Queue) -> None:
         """Undo it all, for a job of that queue which cannot even be read."""
@@ -171,7 +171,7 @@ class Opener:
             return GatewayLock(redis, keys, gateway, token, self._lifetime, asked_at)
 
         def ahead(gateway: str, answer: Sequence[Any]) -> Ahead:
-            return Ahead(redis, keys, gateway, intent, answer)
+            return Ahead(redis, keys, gateway, intent, asked_at, answer)
 
         return Offer(execution, queue, token, intent, arguments, locked, ahead)
 

@@ -89,6 +89,10 @@ class Places:
             return None
         return gateway, pods
 
+    def last_pods(self, name: str) -> list[Pod]:
+        """A gateway's pods as of the last time it was asked; none where it never was."""
+        return self._pods.get(name, (0.0, [], []))[2]
+
     def gateways(self) -> list[NatGateway]:
         """Every gateway object; one that cannot be read is reported and left out."""
         return _readable(self._api.each_object(GATEWAYS))

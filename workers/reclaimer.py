@@ -109,8 +109,8 @@ class Reclaimer:
                     raise GatewayBusyError("another worker has the gateway", self._settings.busy_pause)
                 return self._work_off(work, pods_done, lock, pending, known)
             finally:
-                # Before anybody else is at the gateway, who would take it for what a dead worker left.
                 if known.ahead is not None:
+                    # Before anybody else is at the gateway, who would take it for what a dead worker left.
                     known.ahead.drop()
                 if lock is not None:
                     lock.release()
@@ -141,13 +141,9 @@ class Reclaimer:
         """Whether it is worth asking ahead for a release that was waited for."""
         return self._round.asks_ahead
 
-    def ask(self, ahead: Ahead) -> None:
-        """Ask the API too, ahead of the work.
-
-        Raises:
-            TransientError: it cannot be asked.
-        """
-        self._round.ask(ahead)
+    def request(self, ahead: Ahead) -> None:
+        """Ask the API too, ahead of the work."""
+        self._round.request(ahead)
 
     def rest(self, unused_for: float = 0.0) -> None:
         """Let go of what is open for later, and has not been used for so many seconds."""

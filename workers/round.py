@@ -57,6 +57,8 @@ log = get_logger(__name__)
 UNVOUCHED = "no producer has caught up with the API, so an owner may be unknown"
 LONGEST_UNVOUCHED_PAUSE = 30.0
 """Seconds. A producer that lives has mostly caught up within some; the longer none has, the seldomer it is asked."""
+LOOK_FIRST_SECONDS = 60.0
+"""For so long nothing is asked ahead after a look that took too long for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,22 +91,22 @@ class Round:
         self._unvouched: tuple[float, float] | None = None
         """Since when the inventory cannot be relied on, and when that was seen last; on the monotonic clock."""
         self._audits = GatewayAudits(work_queue, self._looks, settings, self._inside)
-        self._found: set[str] = set()
-        """Gateways whose last release found its address: Kube-OVN mostly leaks each of them, or none."""
+        self._leaks = False
+        """Whether the last release that was looked for was there: Kube-OVN mostly leaks each address, or none."""
+        self._look_first_until = float("-inf")
+        """Looks take too long for owners to be asked for ahead of them; on the monotonic clock."""
 
     @property
     def asks_ahead(self) -> bool:
         """Whether it is worth asking ahead of a look, which takes no time then, and likely finds its address."""
-        return self._driver.enters_by_uid and bool(self._found)
+        return self._driver.enters_by_uid and self._leaks and time.monotonic() > self._look_first_until
 
-    def ask(self, ahead: Ahead) -> None:
-        """Ask the API too, ahead of the look, where the address is likely to be found.
-
-        Raises:
-            TransientError: it cannot be asked.
-        """
-        if ahead.gateway in self._found:
-            ahead.ask(self._cluster)
+    def request(self, ahead: Ahead) -> None:
+        """Ask the API too, ahead of the look, where that will be here."""
+        if any(self._reaches(pod) for pod in self._cluster.last_pods(ahead.gateway)):
+            # What cannot be asked now is asked when it is needed, where it is told what is wrong.
+            with suppress(TransientError):
+                ahead.request(self._cluster)
 
     def rest(self, unused_for: float = 0.0) -> None:
         """Let go of what is open for later, and has not been used for so many seconds."""
@@ -191,14 +193,13 @@ class Round:
         known: Known,
     ) -> dict[str, Answer]:
         answers, releases, absent = self._look_for(works, sites, subnets, own)
-        if releases:
-            self._found.add(gateway)
-        elif absent:
-            self._found.discard(gateway)
+        if releases or absent:
+            self._leaks = bool(releases)
         if known.ahead is not None and (absent or not releases):
             # It is about a release that is there; else the intents that it recorded tell of more than was meant.
             known.ahead.drop()
         earlier = known.earlier
+        # Of the others that are pending nothing is known yet.
         if not earlier.asked.issuperset(work.id for work in absent):
             earlier = self._tries.ask(absent)
         answers |= {
@@ -218,6 +219,8 @@ class Round:
         if owners is None:
             found = {release.id: [a for site in sites for a in site.holds(release.addresses)] for release in releases}
             owners = self._cluster.owners(gateway, asked, lambda pipe: self._intents.record(pipe, gateway, found))
+            if known.ahead is not None:
+                known.ahead.drop()
         if owners.vouched:
             self._unvouched = None
         answers |= self._release(gateway, releases, sites, owners, fence)
@@ -267,9 +270,8 @@ class Round:
         if not all(_is_derivable(site, address, own, subnets) for site in sites for address in found):
             return None
         owners = self._cluster.owners_asked_ahead(gateway, ahead)
-        if owners is None:
-            # Not worth it while a look takes so long.
-            self._found.discard(gateway)
+        if ahead.is_late:
+            self._look_first_until = time.monotonic() + LOOK_FIRST_SECONDS
         return owners
 
     def _release(
@@ -445,10 +447,13 @@ class Round:
             details = {"owners": _named(owners, owned), "seen": seen}
             restored = {"put_back": put_back} if put_back else {}
             return Result(Outcome.RESTORED if put_back else Outcome.REASSIGNED, {**restored, **details})
-        if isinstance(work, Release) and begun:
+        if not isinstance(work, Release):
+            return self._looks.concluded(work, Outcome.ALREADY_ABSENT, seen=seen)
+        if begun:
             why = "a deletion had begun that nobody lived to report"
             return self._looks.concluded(work, Outcome.RECLAIMED, why=why, seen=seen)
-        return self._looks.concluded(work, Outcome.ALREADY_ABSENT, seen=seen)
+        why = "a worker may have taken it away that did not live to report it"
+        return self._looks.concluded(work, Outcome.ALREADY_ABSENT, why=why, seen=seen)
 
     def _tell(self, event: str, site: Site, whose: dict[str, list[Address]], **fields: str) -> None:
         """Tell of a change as soon as it was made: nobody may live to tell it with an outcome."""

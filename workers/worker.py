@@ -266,7 +266,7 @@ class ReclaimWorker(SimpleWorker):
 
     def execute_job(self, job: ReclaimJob, queue: Queue) -> None:  # type: ignore[override]
         """Run a job here and now, never longer than a job of ours may take."""
-        job.do, job.ask = self._do, self._reclaimer.ask
+        job.do, job.request = self._do, self._reclaimer.request
         # Whatever its record says: it fails and is replayed where it was found, and is kept as ours are.
         job.origin = queue.name
         job.timeout = self._settings.job_timeout

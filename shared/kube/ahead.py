@@ -17,26 +17,28 @@ if TYPE_CHECKING:
 class RequestAhead:
     """One request that was sent."""
 
-    def __init__(self, pool: Any, url: str, headers: Mapping[str, str], timeout: float) -> None:
+    def __init__(self, pool: Any, url: str, headers: Mapping[str, str], patience: float, timeout: float) -> None:
         """Send it.
 
         Args:
             pool: a urllib3 pool of connections, not through a proxy.
             url: from the path on.
             headers: of the request.
-            timeout: for the connection, and for the answer, seconds.
+            patience: how long to wait for a connection, seconds.
+            timeout: how long to wait for the answer, seconds.
 
         Raises:
             OSError, urllib3.exceptions.HTTPError, http.client.HTTPException: it could not be sent.
         """
         self._pool = pool
         self._connection = pool._get_conn()
-        self._connection.timeout = timeout
+        self._connection.timeout = patience
         try:
             self._connection.request("GET", url, headers=headers, preload_content=False)
         except BaseException:
             self.drop()
             raise
+        self._connection.timeout = timeout
 
     def response(self) -> Any:
         """The answer, as of a request of which urllib3 has waited for the answer.
@@ -64,7 +66,7 @@ class ListAhead:
     """A list that was asked for."""
 
     def __init__(self, request: RequestAhead, read: Callable[[RequestAhead], list[Object]]) -> None:
-        """`read` makes a list of it; see `KubeApi.ask_ahead`."""
+        """`read` makes a list of it; see `KubeApi.request_list`."""
         self._request = request
         self._read = read
 

@@ -93,7 +93,7 @@ class KubeApi:
             version = at
         return items, version
 
-    def ask_ahead(self, path: str, **query: str) -> ListAhead | None:
+    def request_list(self, path: str, **query: str) -> ListAhead | None:
         """Ask for all objects now, and wait for them later; None where that cannot be.
 
         Raises:
@@ -111,7 +111,7 @@ class KubeApi:
             return [item for page in self._pages(path, query, response) for item in page.get("items") or []]
 
         try:
-            return ListAhead(RequestAhead(pool, url, headers, self._timeout), read)
+            return ListAhead(RequestAhead(pool, url, headers, min(1.0, self._timeout), self._timeout), read)
         except (TransportError, OSError, HTTPException) as error:
             raise self._unreachable(error) from error
 

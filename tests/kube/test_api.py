@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import threading
 from collections.abc import Callable, Iterator
 from itertools import chain
@@ -11,10 +12,12 @@ from typing import Any
 import pytest
 
 from shared.errors import ApiUnavailableError
+from shared.kube.ahead import ListAhead
 from shared.kube.api import EIPS, KUBE_OVN, HistoryGoneError, KubeApi
 from shared.settings import load_settings
 from tests.forwarder import Forwarder
 from tests.kube import surface
+from tests.waiting import eventually
 
 MakeApi = Callable[..., KubeApi]
 
@@ -59,26 +62,26 @@ def test_a_list_shows_what_was_true_at_its_version_however_long_its_pages_take(
 def test_a_list_that_was_asked_for_ahead_shows_what_was_true_then(api: KubeApi, kube_api: surface.KubeApi) -> None:
     for number in range(5):
         surface.created(kube_api, f"eip-{number}")
-    ahead, other = api.ask_ahead(EIPS), api.ask_ahead(EIPS)
+    ahead, other = api.request_list(EIPS), api.request_list(EIPS)
     assert ahead is not None
     assert other is not None
+    eventually(lambda: answered(ahead), "the answer to be there")
+    surface.created(kube_api, "later")
     # Whatever is asked meanwhile goes over other connections.
-    assert len(api.list_objects(EIPS)[0]) == 5
+    assert len(api.list_objects(EIPS)[0]) == 6
     other.drop()
     assert [item["metadata"]["name"] for item in ahead.items()] == [f"eip-{number}" for number in range(5)]
     # What was dropped is not taken for an answer to what is asked next.
     for _ in range(3):
         assert api.get(f"{EIPS}/none") is None
-        assert len(api.list_objects(EIPS)[0]) == 5
+        assert len(api.list_objects(EIPS)[0]) == 6
 
 
-def test_a_list_that_is_asked_for_ahead_uses_few_connections(
-    make_api: MakeApi, kube_api: surface.KubeApi, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_list_that_is_asked_for_ahead_uses_few_connections(make_api: MakeApi, kube_api: surface.KubeApi) -> None:
     surface.created(kube_api, "eip-0")
     api = make_api()
     for number in range(20):
-        ahead = api.ask_ahead(EIPS)
+        ahead = api.request_list(EIPS)
         assert ahead is not None
         if number % 2:
             assert len(ahead.items()) == 1
@@ -87,6 +90,7 @@ def test_a_list_that_is_asked_for_ahead_uses_few_connections(
     pool, _ = api._way
     used = [connection for connection in pool.pool.queue if connection is not None]
     assert len(used) == 1
+    assert pool.pool.qsize() == pool.pool.maxsize, "each was given back"
 
 
 def test_a_list_that_is_asked_for_ahead_says_what_a_list_says(make_api: MakeApi, kube_api: surface.KubeApi) -> None:
@@ -95,24 +99,24 @@ def test_a_list_that_is_asked_for_ahead_says_what_a_list_says(make_api: MakeApi,
         text = kube_api.kubeconfig_path.read_text()
         kube_api.kubeconfig_path.write_text(text.replace(f":{port}", f":{forwarder.port}"))
         api = make_api(api_timeout=1)
-        missing = api.ask_ahead(f"{KUBE_OVN}/nonsense")
+        missing = api.request_list(f"{KUBE_OVN}/nonsense")
         assert missing is not None
         with pytest.raises(ApiUnavailableError, match="answered 404"):
             missing.items()
         forwarder.freeze(new=False)
-        silent = api.ask_ahead(EIPS)
+        silent = api.request_list(EIPS)
         assert silent is not None
         with pytest.raises(ApiUnavailableError, match=r"cannot be reached: .*timed out"):
             silent.items()
         assert api.list_objects(EIPS)[0] == []
         forwarder.freeze(new=False)
-        lost = api.ask_ahead(EIPS)
+        lost = api.request_list(EIPS)
         assert lost is not None
         forwarder.cut()
         with pytest.raises(ApiUnavailableError, match="cannot be reached"):
             lost.items()
         with pytest.raises(ApiUnavailableError, match="cannot be reached"):
-            api.ask_ahead(EIPS)
+            api.request_list(EIPS)
         forwarder.mend()
         assert api.list_objects(EIPS)[0] == []
 
@@ -120,7 +124,7 @@ def test_a_list_that_is_asked_for_ahead_says_what_a_list_says(make_api: MakeApi,
 def test_through_a_proxy_nothing_is_asked_for_ahead(make_api: MakeApi, monkeypatch: pytest.MonkeyPatch) -> None:
     api = make_api()
     monkeypatch.setattr(api._way[0], "proxy", "a proxy")
-    assert api.ask_ahead(EIPS) is None
+    assert api.request_list(EIPS) is None
 
 
 def test_a_list_whose_pages_expire_says_so(
@@ -273,6 +277,12 @@ def asked(api: KubeApi, ask: str, path: str = EIPS) -> None:
             api.get(f"{path}/a")
         case "create":
             api.create(path, surface.eip("a"))
+
+
+def answered(ahead: ListAhead) -> bool:
+    """Whether the answer has come, so that it tells of no later moment."""
+    readable, _, _ = select.select([ahead._request._connection.sock], [], [], 0)
+    return bool(readable)
 
 
 def between_pages(monkeypatch: pytest.MonkeyPatch, api: KubeApi, action: Callable[[], object]) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from sandbox.cluster import SandboxCluster
 from shared.errors import ApiUnavailableError
@@ -16,11 +18,11 @@ from shared.kube.api import EIPS
 from shared.models import parse_work
 from shared.queue import WorkQueue
 from tests import payloads
-from tests.asked_ahead import ask_ahead, let_rounds_be_asked_ahead
+from tests.asked_ahead import NotedAhead, ask_ahead, let_rounds_be_asked_ahead
 from tests.conftest import GATEWAY, Product, release
 from tests.vouched import vouch
 from tests.waiting import eventually
-from workers.ahead import Ahead
+from workers.ahead import AHEAD_SECONDS, Ahead
 from workers.cluster import Cluster
 from workers.round import Round
 
@@ -40,7 +42,7 @@ def product(cluster: SandboxCluster, make_product: Callable[..., Product]) -> Pr
 
 
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[Ahead]:
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[NotedAhead]:
     return let_rounds_be_asked_ahead(monkeypatch)
 
 
@@ -63,13 +65,13 @@ def reclaim(product: Product, address: str) -> list[str | None]:
 def waiting_worker(product: Product, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Ahead]]:
     """A worker that waits for each of its jobs; what its rounds are asked ahead."""
     told: list[Ahead] = []
-    ask, worker = Round.ask, product.worker()
+    request, worker = Round.request, product.worker()
 
     def note(self: Round, ahead: Ahead) -> None:
         told.append(ahead)
-        ask(self, ahead)
+        request(self, ahead)
 
-    monkeypatch.setattr(Round, "ask", note)
+    monkeypatch.setattr(Round, "request", note)
     thread = threading.Thread(target=worker.work)
     thread.start()
     try:
@@ -80,9 +82,9 @@ def waiting_worker(product: Product, monkeypatch: pytest.MonkeyPatch) -> Iterato
         assert not thread.is_alive()
 
 
-def done(product: Product, address: str) -> str | None:
+def done(product: Product, address: str, gateway: str = GATEWAY) -> str | None:
     """The outcome of a release of the address, for which a worker waits."""
-    work = release(product, GATEWAY, address)
+    work = release(product, gateway, address)
     product.work_queue.publish_now([work], "published")
     return eventually(lambda: product.records.outcome(work.id), f"the outcome for {address}; {product.story()}")
 
@@ -118,6 +120,60 @@ def test_a_worker_asks_ahead_where_the_last_release_found_its_address(
     assert (first["interface"], second["interface"]) == ("net1", "net1")
 
 
+def test_on_each_gateway_that_it_has_been_at_a_worker_asks_the_api_ahead(
+    product: Product, cluster: SandboxCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.ahead.AHEAD_SECONDS", 10.0)
+    requested: list[str] = []
+    request = Ahead.request
+
+    def note(self: Ahead, places: Cluster) -> None:
+        requested.append(self.gateway)
+        request(self, places)
+
+    monkeypatch.setattr(Ahead, "request", note)
+    cluster.add_gateway("gw-two")
+    there = cluster.pod("gw-two").namespace
+    for number in (207, 208):
+        there.ip("addr", "add", f"10.1.69.{number}/24", "dev", "net1")
+    with waiting_worker(product, monkeypatch) as told:
+        assert done(product, ADDRESS) == "reclaimed"
+        assert done(product, "10.1.69.207", "gw-two") == "reclaimed"
+        assert done(product, OTHER) == "reclaimed"
+        assert done(product, "10.1.69.208", "gw-two") == "reclaimed"
+    assert [ahead.gateway for ahead in told] == ["gw-two", GATEWAY, "gw-two"]
+    assert requested == [GATEWAY, "gw-two"]
+
+
+def test_where_a_look_takes_too_long_nothing_is_asked_ahead_for_a_while(
+    product: Product, cluster: SandboxCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.ahead.AHEAD_SECONDS", 0.0)
+    put_on(cluster, "10.1.69.207/24")
+    with waiting_worker(product, monkeypatch) as told:
+        for address in (ADDRESS, OTHER, "10.1.69.207"):
+            assert done(product, address) == "reclaimed"
+        assert [set(ahead.known) for ahead in told] == [{OTHER}]
+
+
+def test_what_redis_said_too_long_ago_counts_for_nothing(product: Product, monkeypatch: pytest.MonkeyPatch) -> None:
+    places = Cluster(product.api, product.work_queue, product.settings)
+    places.gateway_names()
+    for late in (False, True):
+        ahead = ask_ahead(product.work_queue, release(product, GATEWAY, ADDRESS))
+        assert ahead is not None
+        now, at = time.monotonic, time.monotonic() + (AHEAD_SECONDS if late else 0)
+        with monkeypatch.context() as patch:
+            patch.setattr("workers.ahead.time.monotonic", lambda at=at: at)
+            # However soon after that the API is asked and answers.
+            ahead.request(places)
+            assert (ahead.answer() is None) is late
+            assert ahead.is_late is late
+        assert time.monotonic is now
+        ahead.drop()
+        product.work_queue.redis.delete(product.work_queue.keys.intent(GATEWAY, ADDRESS))
+
+
 def test_a_worker_whose_commands_take_long_never_asks_ahead(
     cluster: SandboxCluster, make_product: Callable[..., Product], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -146,7 +202,7 @@ def test_an_address_goes_back_to_where_it_was_although_its_worker_died_before_th
 
 @pytest.mark.parametrize("prefix_length", [32, 25])
 def test_where_an_address_was_is_noted_where_the_others_do_not_tell(
-    prefix_length: int, product: Product, cluster: SandboxCluster, asked: list[Ahead]
+    prefix_length: int, product: Product, cluster: SandboxCluster, asked: list[NotedAhead]
 ) -> None:
     cluster.pod(GATEWAY).namespace.ip("addr", "del", f"{ADDRESS}/24", "dev", "net1")
     put_on(cluster, f"{ADDRESS}/{prefix_length}")
@@ -155,6 +211,15 @@ def test_where_an_address_was_is_noted_where_the_others_do_not_tell(
     told = intent(product, ADDRESS)
     assert told is not None
     assert (told["interface"], told["prefix_length"]) == ("net1", prefix_length)
+
+
+@pytest.mark.parametrize("stored", [b"garbage", b'{"anything": 1}', b"[]", b"\xff"])
+@pytest.mark.parametrize("address", [ADDRESS, "10.1.69.207"])
+def test_an_intent_that_is_none_keeps_nothing_from_being_done(address: str, stored: bytes, product: Product) -> None:
+    redis, keys = product.work_queue.redis, product.work_queue.keys
+    redis.set(keys.intent(GATEWAY, address), stored)
+    assert reclaim(product, address) == ["reclaimed" if address == ADDRESS else "already_absent"]
+    assert not redis.exists(keys.lock(GATEWAY))
 
 
 @pytest.mark.parametrize(("deleted", "outcome"), [(False, "already_absent"), (True, "reclaimed")])
@@ -169,7 +234,7 @@ def test_a_worker_that_died_after_it_had_asked_ahead_is_not_said_to_have_deleted
     assert product.finish("10.1.69.207") == [outcome]
 
 
-def test_what_is_not_there_leaves_no_intent_and_nothing_to_confirm(product: Product, asked: list[Ahead]) -> None:
+def test_what_is_not_there_leaves_no_intent_and_nothing_to_confirm(product: Product, asked: list[NotedAhead]) -> None:
     assert reclaim(product, "10.1.69.207") == ["already_absent"]
     assert len(asked) == 1
     assert intent(product, "10.1.69.207") is None
@@ -183,13 +248,13 @@ def test_an_answer_that_is_too_old_is_asked_for_anew(
     product: Product, cluster: SandboxCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("workers.ahead.AHEAD_SECONDS", 0.0)
-    ask = Round.ask
+    request = Ahead.request
 
-    def ask_too_early(self: Round, ahead: Ahead) -> None:
-        ask(self, ahead)
+    def request_too_early(self: Ahead, places: Cluster) -> None:
+        request(self, places)
         cluster.create_eip("new", GATEWAY, OTHER)
 
-    monkeypatch.setattr(Round, "ask", ask_too_early)
+    monkeypatch.setattr(Ahead, "request", request_too_early)
     assert reclaim(product, OTHER) == ["reassigned"]
     assert OTHER in cluster.addresses(GATEWAY)
 
@@ -199,11 +264,11 @@ def test_an_api_that_refuses_says_so_and_nothing_is_left(product: Product, clust
     work = release(product, GATEWAY, ADDRESS)
     ahead = ask_ahead(product.work_queue, work)
     assert ahead is not None
-    ahead.ask(places)
+    ahead.request(places)
     assert ahead.answer() is None, "not asked before it is known which gateways there are"
     places.gateway_names()
     cluster.server.faults.answer(503, prefix=EIPS)
-    ahead.ask(places)
+    ahead.request(places)
     with pytest.raises(ApiUnavailableError, match="503"):
         ahead.answer()
     ahead.drop()
@@ -214,7 +279,7 @@ def test_an_api_that_refuses_says_so_and_nothing_is_left(product: Product, clust
 
 
 def test_what_may_not_be_taken_away_leaves_no_intent(
-    product: Product, cluster: SandboxCluster, asked: list[Ahead]
+    product: Product, cluster: SandboxCluster, asked: list[NotedAhead]
 ) -> None:
     own = next(each for each in cluster.addresses(GATEWAY) if each not in (ADDRESS, OTHER))
     product.work_queue.publish_now([release(product, GATEWAY, own)], "published")
@@ -252,6 +317,24 @@ def test_owners_are_told_with_what_is_recorded(work_queue: WorkQueue) -> None:
     ahead.drop()
     assert redis.get(keys.intent(work.gateway, "192.0.2.7")) == b"another's"
     assert not redis.exists(keys.intent(work.gateway, "2001:db8::7"))
+
+
+def test_where_redis_is_away_nothing_is_forgotten_and_nobody_is_stopped(
+    work_queue: WorkQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = parse_work(WORK)
+    ahead = ask_ahead(work_queue, work)
+    assert ahead is not None
+    with monkeypatch.context() as patch:
+
+        def be_away(*_args: object) -> None:
+            raise RedisConnectionError
+
+        patch.setattr(work_queue.redis, "evalsha", be_away)
+        ahead.drop()
+    assert work_queue.redis.exists(work_queue.keys.intent(work.gateway, "192.0.2.7"))
+    ahead.drop()
+    assert not work_queue.redis.exists(work_queue.keys.intent(work.gateway, "192.0.2.7"))
 
 
 def test_an_inventory_that_nobody_vouches_for_is_told_as_such(work_queue: WorkQueue) -> None:
@@ -293,4 +376,4 @@ def test_what_is_no_text_is_an_owner_and_no_address(work_queue: WorkQueue) -> No
     ahead = ask_ahead(work_queue, work)
     assert ahead is not None
     assert ahead.known["192.0.2.7"]
-    assert Ahead(work_queue.redis, keys, "gw1", "", [1, [b"\xff", None]]).known == {"\ufffd": ""}
+    assert Ahead(work_queue.redis, keys, "gw1", "", 0.0, [1, [b"\xff", None]]).known == {"\ufffd": ""}

@@ -64,7 +64,7 @@ class Looking:
             raise self.fails.pop()
         return {work.id: Result(Outcome.ALREADY_ABSENT) for work in works}
 
-    def ask(self, ahead: Ahead) -> None:
+    def request(self, ahead: Ahead) -> None:
         self.asked.append(list(ahead.known))
 
     def rest(self, _unused_for: float = 0.0) -> None:
@@ -142,6 +142,8 @@ def test_it_has_started_and_has_its_gateway_and_what_is_pending_there(
         work_queue.publish_now([WORK], "published")
         eventually(lambda: status(work_queue, WORK.id) == JobStatus.FINISHED, "the job to end")
     assert opened == ["gw1"]
+    # It is not alone.
+    assert looking.asked == []
     (seen,) = looking.seen
     assert seen["gateway"] == "gw1"
     assert seen["works"] == [WORK.id, other.id]
@@ -204,6 +206,7 @@ def test_a_job_of_another_cluster_lets_go_of_the_gateway(
         eventually(lambda: status(work_queue, foreign.id) == JobStatus.FAILED, "the job to fail")
         eventually(lambda: nothing_is_left(work_queue, "gw1"), "the gateway to be free", seconds=5)
     assert opened == ["gw1"]
+    assert looking.asked == [["10.1.69.205"]]
     assert looking.seen == []
 
 
