@@ -28,7 +28,7 @@ class RequestAhead:
             timeout: how long to wait for the answer, seconds.
 
         Raises:
-            OSError, urllib3.exceptions.HTTPError, http.client.HTTPException: it could not be sent.
+            OSError, urllib3's HTTPError, HTTPException: it could not be sent.
         """
         self._pool = pool
         self._connection = pool._get_conn()
@@ -44,7 +44,7 @@ class RequestAhead:
         """The answer, as of a request of which urllib3 has waited for the answer.
 
         Raises:
-            OSError, urllib3.exceptions.HTTPError, http.client.HTTPException: there was none.
+            OSError, urllib3's HTTPError, HTTPException: there was none.
         """
         try:
             response = self._connection.getresponse()
