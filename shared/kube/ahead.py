@@ -1,7 +1,8 @@
 """A request to the Kubernetes API that is sent at once, and whose answer is read when it is needed.
 
 urllib3 waits for the answer as soon as it has sent a request. What it does for that is done here in two steps, with its
-own connections; it keeps `_get_conn` and `_put_conn` to itself, but has had them since 2011.
+own connections, by names that urllib3 keeps to itself (`_get_conn`, `_put_conn`): tests/kube/test_api.py tells when
+they change.
 """
 
 from __future__ import annotations
