@@ -66,8 +66,7 @@ class Cluster(Places):
         Raises:
             TransientError: it cannot even be asked.
         """
-        names = self.remembered_names()
-        selector = None if names is None else _all_but_others(names, gateway, LONGEST_SELECTOR)
+        selector = _selector(self.remembered_names(), gateway)
         return None if selector is None else self._api.request_list(EIPS, labelSelector=selector)
 
     def owners_asked_ahead(self, gateway: str, ahead: Ahead) -> Owners | None:
@@ -96,8 +95,7 @@ class Cluster(Places):
 
     def _eips_of(self, gateway: str) -> list[Object]:
         """At least the gateway's EIPs. The controller labels an EIP only after its address is on the gateway."""
-        names = self.gateway_names()
-        selector = None if names is None else _all_but_others(names, gateway, LONGEST_SELECTOR)
+        selector = _selector(self.gateway_names(), gateway)
         if selector is not None:
             return self._api.list_objects(EIPS, labelSelector=selector)[0]
         if len(gateway) > LONGEST_LABEL:
@@ -115,6 +113,11 @@ def _owners(gateway: str, items: list[Object], known: Mapping[str, str], *, vouc
         if uid and address not in owners.by_address:
             owners.add_known(address, uid)
     return owners
+
+
+def _selector(names: frozenset[str] | None, gateway: str) -> str | None:
+    """Selects at least the gateway's EIPs, where all gateways' names are known and no more than a request takes."""
+    return None if names is None else _all_but_others(names, gateway, LONGEST_SELECTOR)
 
 
 @lru_cache(maxsize=MOST_GATEWAYS)

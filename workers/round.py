@@ -217,8 +217,10 @@ class Round:
         asked = {ip for work in (*releases, *others) if not isinstance(work, Audit) for ip in work.addresses}
         owners = self._owners_asked_ahead(gateway, sites, asked, own, subnets, known.ahead)
         if owners is None:
-            found = {release.id: [a for site in sites for a in site.holds(release.addresses)] for release in releases}
-            owners = self._cluster.owners(gateway, asked, lambda pipe: self._intents.record(pipe, gateway, found))
+            wanted = [(release, set(release.addresses)) for release in releases]
+            owners = self._cluster.owners(
+                gateway, asked, lambda pipe: self._record_intents(pipe, gateway, wanted, sites)
+            )
             if known.ahead is not None:
                 known.ahead.drop()
         if owners.vouched:
@@ -333,7 +335,7 @@ class Round:
             yield
         except Exception:
             with suppress(RedisError), self._work_queue.redis.pipeline() as pipe:
-                self._record(pipe, gateway, going, sites)
+                self._record_intents(pipe, gateway, going, sites)
                 pipe.execute()
             raise
 
@@ -348,9 +350,9 @@ class Round:
         """Let it be known that the releases wait no longer, and where their addresses were, if it is not yet."""
         self._hold.over(pipe, gateway)
         if owners.asked_ahead:
-            self._record(pipe, gateway, going, sites)
+            self._record_intents(pipe, gateway, going, sites)
 
-    def _record(
+    def _record_intents(
         self, pipe: Pipeline, gateway: str, going: Sequence[tuple[Release, set[IPAddress]]], sites: Sequence[Site]
     ) -> None:
         found = {release.id: [a for site in sites for a in site.holds(free)] for release, free in going}
