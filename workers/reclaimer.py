@@ -17,15 +17,17 @@ from structlog.contextvars import bound_contextvars
 from shared.errors import InvalidPayloadError, PermanentError
 from shared.log import get_logger, named
 from shared.metrics import EVENT_TO_GONE, OUTCOMES
-from shared.models import Outcome, Release, Work, parse_work
+from shared.models import Audit, Outcome, Release, Work, parse_work
 from shared.queue import WorkQueue
 from shared.settings import Settings
+from workers import precedence
 from workers.answers import Answer, Result
 from workers.earlier import Earlier, EarlierTries
 from workers.ending import end_job
 from workers.failures import GatewayBusyError, NotNowError
 from workers.lock import GatewayLock
 from workers.pending import ROUND_SIZE, Pending
+from workers.precedence import among
 from workers.round import Known, Round
 
 if TYPE_CHECKING:
@@ -160,6 +162,8 @@ class Reclaimer:
         own: Answer | None = None
         give_up = time.monotonic() + self._settings.job_timeout / 2
         while True:
+            if len(pending.works) > 1 or isinstance(work, Audit):
+                precedence.last()
             seen, works = pending.generation, self._works(work, pending.works, finished=isinstance(own, Result))
             if works:
                 # Where our own work has been says nothing of what others came with since.
@@ -183,7 +187,7 @@ class Reclaimer:
     def _works(self, own: Work, pending: dict[bytes, bytes], *, finished: bool) -> list[Work]:
         """The next round's, our own work first unless it is finished."""
         works: list[Work] = [] if finished else [own]
-        for work_id, payload in pending.items():
+        for work_id, payload in among(pending.items()):
             if work_id.decode() != own.id and len(works) < ROUND_SIZE:
                 other = self._readable(own.gateway, work_id.decode(), payload)
                 works += [other] if other is not None else []
@@ -211,14 +215,14 @@ class Reclaimer:
         records = self._work_queue.records
         ended = [(work, answer) for work in works if isinstance(answer := answers.get(work.id), Result)]
         with lock.transaction(unless_changed=generation) as pipe:
-            for work, result in ended:
+            for work, result in among(ended):
                 over = {} if work.id == own.id else {"taken_over_by": own.id}
                 records.close(pipe, work, result.outcome, worker=self._worker, **over, **result.details)
                 if work.id != own.id:
                     end_job(pipe, work.id, result.outcome, worker=self._worker, keep_seconds=self._keep_seconds)
             if ended:
                 pipe.hdel(self._keys.pending(own.gateway), *(work.id for work, _ in ended))
-        for work, result in ended:
+        for work, result in among(ended):
             # Named in full: in the context is the job that this one may have been taken over by.
             whose = {"work": work.id, "gateway": work.gateway, "eip": work.eip, "uid": work.uid}
             log.info("done", outcome=result.outcome.value, taken_over=work.id != own.id, **whose)

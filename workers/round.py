@@ -47,6 +47,7 @@ from workers.intents import Intents
 from workers.looks import Looks
 from workers.owners import Owners
 from workers.places import Pod
+from workers.precedence import among
 from workers.site import Site
 
 if TYPE_CHECKING:
@@ -206,7 +207,7 @@ class Round:
             work.id: self._looks.concluded(
                 work, Outcome.ALREADY_ABSENT, earlier=work.id in earlier.deleted, seen=self._seen(sites, work.addresses)
             )
-            for work in absent
+            for work in among(absent)
             if work.id not in earlier.meant
         }
         others: list[Work] = [work for work in works if not isinstance(work, Release)]
@@ -242,7 +243,7 @@ class Round:
         answers: dict[str, Answer] = {}
         releases: list[Release] = []
         absent: list[Release] = []
-        for work in works:
+        for work in among(works):
             if isinstance(work, Release):
                 protected = self._protected(work, own, subnets)
                 if protected is not None:
@@ -286,7 +287,7 @@ class Round:
     ) -> dict[str, Answer]:
         answers: dict[str, Answer] = {}
         going: list[tuple[Release, set[IPAddress]]] = []
-        for release in releases:
+        for release in among(releases):
             free = {ip for ip in release.addresses if owners.of(ip) is None}
             if not any(site.holds(free) for site in sites):
                 named = _named(owners, release.addresses)
@@ -312,7 +313,7 @@ class Round:
                 if self._put_back(site, returned, fence):
                     whose = {release.id: [a for a in returned if a.ip in free] for release, free in going}
                     self._tell("put back", site, whose)
-        for release, free in going:
+        for release, free in among(going):
             places = [{"pod": site.pod.place.name, "address": str(a)} for site in sites for a in site.holds(free)]
             if free & regained:
                 named = _named(again, free & regained)
@@ -355,7 +356,7 @@ class Round:
     def _record_intents(
         self, pipe: Pipeline, gateway: str, going: Sequence[tuple[Release, set[IPAddress]]], sites: Sequence[Site]
     ) -> None:
-        found = {release.id: [a for site in sites for a in site.holds(free)] for release, free in going}
+        found = {release.id: [a for site in sites for a in site.holds(free)] for release, free in among(going)}
         self._intents.record(pipe, gateway, found)
 
     def _not_now(self, gateway: str, owners: Owners) -> NotNowError | None:
@@ -461,7 +462,7 @@ class Round:
         """Tell of a change as soon as it was made: nobody may live to tell it with an outcome."""
         told: dict[str, dict[str, Any]] = {
             work_id: {"pod": site.pod.place.name, "addresses": [str(a) for a in addresses], "worker": self._worker}
-            for work_id, addresses in whose.items()
+            for work_id, addresses in among(whose.items())
             if addresses
         }
         self._work_queue.records.tell(event, told, **fields)

@@ -8,6 +8,7 @@ from shared.kube.objects import Subnet
 from shared.models import IPAddress
 from workers.gateways.interface import Address, Fence, Gateway, Snapshot, Step
 from workers.places import Pod
+from workers.precedence import among
 
 
 class Site:
@@ -52,7 +53,7 @@ class Site:
 
     def _external(self, snapshot: Snapshot) -> dict[IPAddress, list[tuple[int, Address]]]:
         found: dict[IPAddress, list[tuple[int, Address]]] = {}
-        for order, address in enumerate(snapshot.addresses):
+        for order, address in enumerate(among(snapshot.addresses)):
             if address.interface not in self._inside:
                 found.setdefault(address.ip, []).append((order, address))
         return found

@@ -97,15 +97,19 @@ _UNLESS_BUSY = Script(
     _STORED
     + OPEN
     + """
-local job = ARGV[5]
-if ARGV[6] == 'popped' then redis.call('RPUSH', KEYS[2], job) end
+local job, how = ARGV[5], ARGV[6]
 local found, gateway = stored(job), redis.pcall('HGET', ARGV[1] .. job, 'gateway')
-if type(gateway) ~= 'string' then return {found} end
-local lock, taken = ARGV[2] .. gateway, ARGV[3] .. gateway
-if redis.call('EXISTS', lock, taken) > 0 then
-    if redis.call('LREM', KEYS[2], 1, job) == 1 then redis.call('LPUSH', KEYS[1], job) end
+local named = type(gateway) == 'string'
+local lock, taken = named and ARGV[2] .. gateway, named and ARGV[3] .. gateway
+local busy = named and redis.call('EXISTS', lock, taken) > 0
+if how == 'queued' then
+    if busy or redis.call('LREM', KEYS[1], -1, job) == 0 then return false end
+elseif busy then
+    if how == 'popped' or redis.call('LREM', KEYS[2], 1, job) == 1 then redis.call('LPUSH', KEYS[1], job) end
     return false
 end
+if how ~= 'moved' then redis.call('RPUSH', KEYS[2], job) end
+if not named then return {found} end
 -- What was tried before has something in its meta.
 if #ARGV > 6 and #found > 0 and redis.call('HEXISTS', 'rq:job:' .. job, 'meta') == 0 then
     local opened = open(job, gateway, lock, unpack(ARGV, 7))
@@ -181,13 +185,39 @@ class Taker:
             the job; None when it is time to `take` again.
         """
         if self._passed:
-            if not self._more_comes(min(BUSY_PAUSE + PAUSE_PER_PASSED * self._passed, seconds)):
-                return None
-            with self._redis.pipeline(transaction=False) as pipe:
-                return self._take(pipe, -NEWEST)
+            return self._wait_behind(min(BUSY_PAUSE + PAUSE_PER_PASSED * self._passed, seconds))
         key, job_id, how = self._blocking(seconds)
-        if job_id is None:
-            return None
+        return None if job_id is None else self._unless_busy(key, job_id, how)
+
+    def _wait_behind(self, seconds: float) -> tuple[ReclaimJob, Queue] | None:
+        """Wait for a job that comes behind those of busy gateways; when one is free again, nobody says so."""
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0:
+            time.sleep(min(NEWS_PAUSE, left))
+            before, last_two = self._last, self._last_two()
+            self._last = [two[-1:] for two in last_two]
+            changed = [number for number, last in enumerate(self._last) if last != before[number]]
+            if not changed:
+                continue
+            number = changed[0]
+            if len(changed) == 1 and self._last[number] and last_two[number][:-1] == before[number]:
+                # One has come, and it is known which.
+                found = self._unless_busy(self._queues[number].key, self._last[number][0].decode(), "queued")
+            else:
+                with self._redis.pipeline(transaction=False) as pipe:
+                    found = self._take(pipe, -NEWEST)
+            if found is not None or not self._passed:
+                return found
+        return None
+
+    def _unless_busy(self, key: str, job_id: str, how: str) -> tuple[ReclaimJob, Queue] | None:
+        """That job, opened where that can be; None where its gateway is busy, or another worker has taken it.
+
+        Args:
+            key: of its queue.
+            job_id: the job.
+            how: whether it is "queued" yet, was "popped" off its queue, or "moved" to the intermediate queue.
+        """
         queue = self._queue(key)
         offer = self._opener.offer(job_id, queue) if self._opener is not None else None
         arguments = [*self._args, job_id, how, *(offer.arguments if offer is not None else ())]
@@ -216,21 +246,12 @@ class Taker:
             log.warning("job queued again, redis was lost as it was taken", work=self._unanswered.execution.job_id)
         self._unanswered = None
 
-    def _more_comes(self, seconds: float) -> bool:
-        """Whether another job comes behind those of busy gateways; when a gateway is free again, nobody says so."""
-        until = time.monotonic() + seconds
-        while (left := until - time.monotonic()) > 0:
-            time.sleep(min(NEWS_PAUSE, left))
-            if self._last_jobs() != self._last:
-                return True
-        return False
-
-    def _last_jobs(self) -> list[list[bytes]]:
+    def _last_two(self) -> list[list[bytes]]:
         with self._redis.pipeline(transaction=False) as pipe:
             for queue in self._queues:
-                pipe.lrange(queue.key, -1, -1)
-            last: list[list[bytes]] = pipe.execute()
-        return last
+                pipe.lrange(queue.key, -2, -1)
+            found: list[list[bytes]] = pipe.execute()
+        return found
 
     def _blocking(self, seconds: float) -> tuple[str, str | None, str]:
         """The queue, the job, and whether it was moved to the intermediate queue or has yet to be put there."""

@@ -25,6 +25,7 @@ from workers.ahead import Ahead
 from workers.answers import Result
 from workers.failures import GatewayBusyError
 from workers.jobs import ReclaimJob
+from workers.lock import GatewayLock
 from workers.opening import Opener
 from workers.reclaimer import Reclaimer
 from workers.round import Round
@@ -86,7 +87,7 @@ def worker(work_queue: WorkQueue, settings: Settings, looking: Looking) -> Recla
 def waiting(worker: ReclaimWorker, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str | None]]:
     """A worker that waits for its next job; of each that it takes then, the gateway that it was opened with."""
     opened: list[str | None] = []
-    execute, wait, waits = worker.execute_job, worker._taker._blocking, threading.Event()
+    execute, wait, look, waits = worker.execute_job, worker._taker._blocking, worker._taker._last_two, threading.Event()
 
     def note(job: ReclaimJob, queue: Any) -> None:
         opened.append(job.opened.gateway if job.opened is not None else None)
@@ -96,8 +97,13 @@ def waiting(worker: ReclaimWorker, monkeypatch: pytest.MonkeyPatch) -> Iterator[
         waits.set()
         return wait(seconds)
 
+    def last_two() -> list[list[bytes]]:
+        waits.set()
+        return look()
+
     monkeypatch.setattr(worker, "execute_job", note)
     monkeypatch.setattr(worker._taker, "_blocking", blocking)
+    monkeypatch.setattr(worker._taker, "_last_two", last_two)
     thread = threading.Thread(target=worker.work)
     thread.start()
     try:
@@ -117,6 +123,15 @@ def publishing(work_queue: WorkQueue) -> Iterator[Pipeline]:
         work_queue.publish(pipe, WORK, "published")
         yield pipe
         pipe.execute()
+
+
+def keep_busy(work_queue: WorkQueue, monkeypatch: pytest.MonkeyPatch) -> Work:
+    """A job of a gateway that another worker has; those that come later wait behind it, and it is looked at once."""
+    monkeypatch.setattr("workers.taking.BUSY_PAUSE", 60.0)
+    busy = parse_work(release(id="release-busy", gateway="gw9"))
+    work_queue.publish_now([busy], "published")
+    assert GatewayLock.try_acquire(work_queue.redis, work_queue.keys, busy.gateway, 60)
+    return busy
 
 
 def status(work_queue: WorkQueue, job_id: str) -> JobStatus | None:
@@ -272,6 +287,22 @@ def test_a_generation_that_is_no_number_leaves_no_gateway_locked(
     assert nothing_is_left(work_queue, "gw1")
 
 
+def test_one_that_comes_behind_those_of_busy_gateways_is_opened_too(
+    work_queue: WorkQueue, worker: ReclaimWorker, looking: Looking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    busy = keep_busy(work_queue, monkeypatch)
+    with waiting(worker, monkeypatch) as opened:
+        work_queue.publish_now([WORK], "published")
+        eventually(lambda: status(work_queue, WORK.id) == JobStatus.FINISHED, "the job to end")
+    assert opened == ["gw1"]
+    assert looking.asked == [["10.1.69.205"]]
+    (seen,) = looking.seen
+    assert (seen["works"], seen["holder"], seen["in between"]) == ([WORK.id], "w1", [])
+    assert work_queue.queue.get_job_ids() == [busy.id]
+    assert nothing_is_left(work_queue, "gw1")
+
+
+@pytest.mark.parametrize("behind_busy", [True, False])
 @pytest.mark.parametrize("had_run", [True, False])
 def test_a_job_whose_answer_was_lost_is_queued_again_as_soon_as_redis_is_back(
     work_queue: WorkQueue,
@@ -279,7 +310,10 @@ def test_a_job_whose_answer_was_lost_is_queued_again_as_soon_as_redis_is_back(
     looking: Looking,
     monkeypatch: pytest.MonkeyPatch,
     had_run: bool,
+    behind_busy: bool,
 ) -> None:
+    if behind_busy:
+        keep_busy(work_queue, monkeypatch)
     run = taking._UNLESS_BUSY.run
     lost: list[Any] = []
 
@@ -296,7 +330,10 @@ def test_a_job_whose_answer_was_lost_is_queued_again_as_soon_as_redis_is_back(
             eventually(lambda: status(work_queue, WORK.id) == JobStatus.FINISHED, "the job to end", seconds=10)
         else:
             eventually(lambda: lost and worker._taker._unanswered is None, "the worker to go on")
-            assert work_queue.queue.intermediate_queue.get_job_ids() == [WORK.id]
+            if behind_busy:
+                eventually(lambda: status(work_queue, WORK.id) == JobStatus.FINISHED, "the job to end", seconds=10)
+            else:
+                assert work_queue.queue.intermediate_queue.get_job_ids() == [WORK.id]
     if had_run:
         assert opened == [None]
         assert len(looking.seen) == 1

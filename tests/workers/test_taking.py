@@ -160,6 +160,65 @@ def test_a_job_that_comes_behind_those_of_busy_gateways_is_taken_at_once(
     assert queues[1].get_job_ids() == busy
 
 
+def test_of_two_that_come_behind_those_of_busy_gateways_the_older_is_taken(
+    work_queue: WorkQueue, queues: list[UnbreakableQueue], taker: Taker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.taking.BUSY_PAUSE", 60.0)
+    publish(work_queue, "busy-1")
+    lock(work_queue, "gw1")
+    assert take(work_queue, taker) is None
+    for number in (2, 3):
+        publish(work_queue, f"other-{number}", f"gw{number}")
+    taken = taker.wait(5)
+    assert taken is not None
+    assert taken[0].id == "other-2"
+    assert take(work_queue, taker) == "other-3"
+    assert queues[1].get_job_ids() == ["busy-1"]
+
+
+def test_one_that_comes_behind_them_and_is_of_a_busy_gateway_itself_keeps_its_place(
+    work_queue: WorkQueue, queues: list[UnbreakableQueue], taker: Taker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.taking.BUSY_PAUSE", 60.0)
+    publish(work_queue, "busy-1")
+    lock(work_queue, "gw1")
+    assert take(work_queue, taker) is None
+    publish(work_queue, "busy-2")
+    assert taker.wait(0.2) is None
+    threading.Timer(0.2, publish, (work_queue, "other-1", "gw2")).start()
+    taken = taker.wait(5)
+    assert taken is not None
+    assert taken[0].id == "other-1"
+    assert queues[1].get_job_ids() == ["busy-1", "busy-2"]
+    assert queues[1].intermediate_queue.get_job_ids() == ["other-1"]
+
+
+def test_one_that_comes_behind_them_is_one_workers_only(
+    work_queue: WorkQueue, queues: list[UnbreakableQueue], taker: Taker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.taking.BUSY_PAUSE", 60.0)
+    publish(work_queue, "busy-1")
+    lock(work_queue, "gw1")
+    assert take(work_queue, taker) is None
+    publish(work_queue, "other-1", "gw2")
+    look = taker._last_two
+    another = Taker(work_queue.redis, work_queue.keys, queues, ReclaimJob)
+    taken_by_another: list[str | None] = []
+
+    def late() -> list[list[bytes]]:
+        seen = look()
+        if not taken_by_another:
+            taken_by_another.append(take(work_queue, another))
+            # As if it had been done with it by now.
+            work_queue.redis.delete(work_queue.keys.taken("gw2"))
+        return seen
+
+    monkeypatch.setattr(taker, "_last_two", late)
+    assert taker.wait(0.3) is None
+    assert taken_by_another == ["other-1"]
+    assert queues[1].intermediate_queue.get_job_ids() == ["other-1"]
+
+
 @pytest.mark.parametrize("waited_for", [False, True])
 def test_one_job_of_a_gateway_is_taken_and_the_next_when_its_worker_has_had_the_lock(
     work_queue: WorkQueue, queues: list[UnbreakableQueue], waited_for: bool

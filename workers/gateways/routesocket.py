@@ -21,6 +21,7 @@ from pyroute2.netlink.rtnl import RTM_DELADDR, RTM_GETADDR, RTM_GETLINK, RTM_GET
 
 from workers.gateways.interface import Address
 from workers.gateways.iproute import SCOPES, word
+from workers.precedence import among
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -78,7 +79,7 @@ class RouteSocket:
     def addresses(self, names: dict[int, str]) -> list[Address]:
         """The addresses on interfaces of these indexes, in the kernel's order."""
         found = []
-        for message in self._dump(RTM_GETADDR, _ADDRESS.pack(0, 0, 0, 0, 0)):
+        for message in among(self._dump(RTM_GETADDR, _ADDRESS.pack(0, 0, 0, 0, 0))):
             family, _, _, _, index = _ADDRESS.unpack_from(message, _HEADER.size)
             if family in FAMILIES and index in names:
                 found.append(_address(message[_HEADER.size :], names[index]))
