@@ -3,8 +3,8 @@
 It has started then, its gateway is locked, and what is pending there is known; where its release is likely to find its
 address, owners are asked for as well (`workers.ahead`). Each is one answer of Redis less to wait for.
 
-What else a worker takes is opened by `workers.reclaimer`: jobs that were there before anybody waited for them, and those
-that were tried before, which know more than their queue tells.
+What else a worker takes is opened by `workers.reclaimer`: jobs that were there before anybody waited for them, and
+those that were tried before, which know more than their queue tells.
 """
 
 from __future__ import annotations

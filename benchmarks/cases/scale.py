@@ -20,7 +20,7 @@ MAIN = 10_000
 
 def measure(field: Field, quick: bool) -> Measured:
     """A producer on inventories of each size: it is started, started again after a gap, and told of many events."""
-    sizes = {1_000: 2, MAIN: 2} if quick else {1_000: 3, MAIN: 3, 100_000: 1}
+    sizes = {1_000: 2, MAIN: 2} if quick else {1_000: 3, MAIN: 3, 100_000: 3}
     found: dict[int, list[dict[str, float]]] = {}
     sides: dict[str, list[float]] = {}
     for size, turns in sizes.items():

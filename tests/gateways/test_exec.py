@@ -131,11 +131,16 @@ def test_an_image_without_iproute2(pods: Pods, driver: ExecDriver, pod: GatewayP
     assert "iproute2 5.2 or newer" in said
 
 
-def test_a_busybox_ip(pods: Pods, driver: ExecDriver, pod: GatewayPod, tmp_path: Path) -> None:
+@pytest.mark.parametrize("later", [0.0, 0.3])
+def test_a_busybox_ip(pods: Pods, driver: ExecDriver, pod: GatewayPod, tmp_path: Path, later: float) -> None:
     (tmp_path / "ip").write_text("#!/bin/sh\necho 'ip: unrecognized option: N' >&2\nexit 1\n")
     (tmp_path / "ip").chmod(0o755)
     pods.command[pod.uid] = ["/usr/bin/env", f"PATH={tmp_path}:{os.environ['PATH']}"]
-    assert "unrecognized option: N" in read(driver, pod)
+    with pytest.raises(GatewayUnreachableError) as error, driver.open(pod) as gateway:
+        # By then it has ended before it is asked for anything.
+        time.sleep(later)
+        gateway.read()
+    assert "unrecognized option: N" in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -159,7 +164,16 @@ def test_a_busybox_ip(pods: Pods, driver: ExecDriver, pod: GatewayPod, tmp_path:
         ("read -r _; echo error 'no such luck'", "no such luck"),
     ],
 )
-@pytest.mark.parametrize("before", ["", "read -r _; echo ended; "])
+@pytest.mark.parametrize(
+    "before",
+    [
+        "",
+        "read -r _; echo asked; echo ended; ",
+        # Each in one piece.
+        "read -r _; env printf 'ended\\nknob net1 1\\nasked\\n'; ",
+        "read -r _; env printf 'knob net1 1\\nasked\\n[]\\nended\\n'; ",
+    ],
+)
 def test_a_container_that_answers_wrongly(
     pods: Pods, driver: ExecDriver, pod: GatewayPod, before: str, shell: str, said: str
 ) -> None:
@@ -169,7 +183,7 @@ def test_a_container_that_answers_wrongly(
 
 def test_a_container_that_says_more_than_it_is_asked_for(pods: Pods, driver: ExecDriver, pod: GatewayPod) -> None:
     # In one piece, which bash's own printf does not do: what comes too late is not more than was asked for yet.
-    shell = 'env printf \'[{"ifname": "net1"}]\\n[]\\n[{"ifname": "net1"}]\\n\'; read -r -t 5 _'
+    shell = 'env printf \'asked\\n[{"ifname": "net1"}]\\n[]\\n[{"ifname": "net1"}]\\n\'; read -r -t 5 _'
     pods.command[pod.uid] = ["bash", "-c", shell, "bash"]
     with driver.open(pod) as gateway:
         assert gateway.read().addresses == ()

@@ -127,7 +127,8 @@ def shown_at_once(process: subprocess.Popen[str], message: str) -> list[str]:
         if lines[-1].split(" ")[0] in ("ended", "error"):
             return lines
         lines.append(ask(process, ""))
-    return [*lines[-2:], *lines[:-2], "done"]
+    assert lines[-3] == "asked"
+    return [*lines[-2:], *lines[:-3], "done"]
 
 
 def named(shown: list[str]) -> tuple[list[str], list[str]]:

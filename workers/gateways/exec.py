@@ -115,18 +115,21 @@ class ExecGateway:
         if not self._stands:
             return []
         lists = 0
+        said = {"asked": False, "ended": False}
 
         def is_last(line: str) -> bool:
             nonlocal lists
             lists += line.startswith("[")
-            return lists == _LISTS or line == "ended" or _is_final(line)
+            if line in said:
+                said[line] = True
+            return (said["asked"] and (said["ended"] or lists == _LISTS)) or _is_final(line)
 
         self._command.send(message)
         lines = self._command.lines(is_last)
         if lines[-1].startswith("error"):
             raise self._failure(lines[-1])
-        self._stands = lines[-1] != "ended"
-        return lines if self._stands else []
+        self._stands = not said["ended"]
+        return [line for line in lines if line != "asked"] if self._stands else []
 
     def _ask(self, message: str) -> list[str]:
         self._command.send(message)

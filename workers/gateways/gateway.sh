@@ -5,9 +5,10 @@
 #                                 that fails; nothing is done when one of them is not of the shape below
 #   <step> ... go N read       -> the same, and what `read` would answer then
 #   show, <step> ... go N show -> the same as with `read`, by an `ip` that stands by, started beforehand. The knobs come
-#                                 first, the second list is the end. That `ip` ends at the first thing it cannot do,
-#                                 and `ended` is said; whether that was done already or is wrong, `read` finds out, or
-#                                 the same steps with it
+#                                 first, then `asked`; the second list is the end. That `ip` ends at the first thing it
+#                                 cannot do, which may have been before, and `ended` is said instead of the lists or
+#                                 in the midst of them; whether that was done already or is wrong, `read` finds out,
+#                                 or the same steps with it
 #   bye                        -> the end
 #
 # It decides nothing. It never waits for the end of its input, which pods/exec cannot signal: after <seconds> without a
@@ -82,10 +83,11 @@ look() {
   knobs
 }
 
-# The same by the one that stands by; where it has ended, it has said so, and nothing is to be added to that.
+# The same by the one that stands by. Once it is asked the output is its own, where what we added could be anywhere.
 show() {
   last_word= unused=
   knobs
+  echo asked
   printf '%s\n' "${gathered[@]}" "$lists" 2>/dev/null >&"$standing" || return 0
 }
 
