@@ -13,14 +13,17 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
+LONG_ROUND = 20
+"""From so many pieces on a round is long."""
 LONGEST_CLAIM = 0.03
 """How long work counts as short, seconds: some times as long as a release takes over netlink."""
-LONGEST_STOP = 0.06
-"""How long one round gives way in all, seconds; a round of two hundred takes a few times as long."""
+STOP_PER_PIECE = 0.0003
+"""How long a round gives way in all, seconds for each of its pieces: over netlink one takes twice as long, at least."""
+POLL = 0.001
+"""Seconds. Nothing is locked meanwhile: a job's deadline strikes anywhere, also between a lock and its release."""
 
 T = TypeVar("T")
 
-_changed = threading.Condition()
 _claims: dict[int, float] = {}
 """By thread, until when its work counts as short, on the monotonic clock."""
 _mine = threading.local()
@@ -35,33 +38,36 @@ def first() -> Iterator[None]:
     try:
         yield
     finally:
-        _over()
+        _claims.pop(threading.get_ident(), None)
+        _mine.stops_left = 0.0
 
 
-def last() -> None:
-    """Give way from now on, in a long round that begins."""
-    _mine.stops_left = LONGEST_STOP
-    _over()
+def last(pieces: int) -> None:
+    """Give way from now on, in a round of so many pieces, if that is a long one."""
+    if pieces >= LONG_ROUND:
+        _claims.pop(threading.get_ident(), None)
+        _mine.stops_left = pieces * STOP_PER_PIECE
 
 
-def _over() -> None:
-    if _claims.pop(threading.get_ident(), None) is not None:
-        with _changed:
-            _changed.notify_all()
+@contextmanager
+def at_once() -> Iterator[None]:
+    """Do not give way, for what is not to be held up."""
+    left, _mine.stops_left = getattr(_mine, "stops_left", 0.0), 0.0
+    try:
+        yield
+    finally:
+        _mine.stops_left = left
 
 
 def give_way() -> None:
     """Stop while another thread goes first, in a round that gives way."""
-    if not _claims:
+    if not _claims or (left := getattr(_mine, "stops_left", 0.0)) <= 0:
         return
-    left: float = getattr(_mine, "stops_left", 0.0)
-    if left <= 0:
-        return
-    began = time.monotonic()
-    with _changed:
-        while (wait := min(_claimed_until(), began + left) - time.monotonic()) > 0:
-            _changed.wait(wait)
-    _mine.stops_left = left - (time.monotonic() - began)
+    began = now = time.monotonic()
+    while now < min(_claimed_until(), began + left):
+        time.sleep(POLL)
+        now = time.monotonic()
+    _mine.stops_left = left - (now - began)
 
 
 def _claimed_until() -> float:

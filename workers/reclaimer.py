@@ -17,7 +17,7 @@ from structlog.contextvars import bound_contextvars
 from shared.errors import InvalidPayloadError, PermanentError
 from shared.log import get_logger, named
 from shared.metrics import EVENT_TO_GONE, OUTCOMES
-from shared.models import Audit, Outcome, Release, Work, parse_work
+from shared.models import Outcome, Release, Work, parse_work
 from shared.queue import WorkQueue
 from shared.settings import Settings
 from workers import precedence
@@ -139,6 +139,11 @@ class Reclaimer:
         return asked.answered(held), ended, Pending.answered(pending), earlier
 
     @property
+    def looks_at_once(self) -> bool:
+        """Whether a look takes no time, so that most of a job's is the interpreter's."""
+        return self._round.looks_at_once
+
+    @property
     def asks_ahead(self) -> bool:
         """Whether it is worth asking ahead for a release that was waited for."""
         return self._round.asks_ahead
@@ -162,8 +167,7 @@ class Reclaimer:
         own: Answer | None = None
         give_up = time.monotonic() + self._settings.job_timeout / 2
         while True:
-            if len(pending.works) > 1 or isinstance(work, Audit):
-                precedence.last()
+            precedence.last(len(pending.works))
             seen, works = pending.generation, self._works(work, pending.works, finished=isinstance(own, Result))
             if works:
                 # Where our own work has been says nothing of what others came with since.

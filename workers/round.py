@@ -33,6 +33,7 @@ from shared.metrics import DELETED, RESTORED
 from shared.models import Audit, Confirmation, IPAddress, Outcome, Release, Work
 from shared.queue import WorkQueue
 from shared.settings import Settings
+from workers import precedence
 from workers.answers import Answer, Result
 from workers.audits.comparison import Expected
 from workers.audits.gateway import GatewayAudits
@@ -59,7 +60,7 @@ UNVOUCHED = "no producer has caught up with the API, so an owner may be unknown"
 LONGEST_UNVOUCHED_PAUSE = 30.0
 """Seconds. A producer that lives has mostly caught up within some; the longer none has, the seldomer it is asked."""
 LOOK_FIRST_SECONDS = 60.0
-"""For so long nothing is asked ahead after a look that took too long for it."""
+"""For so long nothing is asked ahead after two looks, one after the other, that took too long for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,11 +97,18 @@ class Round:
         """Whether the last release that was looked for was there: Kube-OVN mostly leaks each address, or none."""
         self._look_first_until = float("-inf")
         """Looks take too long for owners to be asked for ahead of them; on the monotonic clock."""
+        self._was_late = False
+        """Whether the last look took too long for that; once may be chance."""
+
+    @property
+    def looks_at_once(self) -> bool:
+        """Whether a look takes no time: it is the kernel that is asked, here."""
+        return self._driver.enters_by_uid
 
     @property
     def asks_ahead(self) -> bool:
         """Whether it is worth asking ahead of a look, which takes no time then, and likely finds its address."""
-        return self._driver.enters_by_uid and self._leaks and time.monotonic() > self._look_first_until
+        return self.looks_at_once and self._leaks and time.monotonic() > self._look_first_until
 
     def request(self, ahead: Ahead) -> None:
         """Ask the API too, ahead of the look, where that will be here."""
@@ -226,14 +234,16 @@ class Round:
                 known.ahead.drop()
         if owners.vouched:
             self._unvouched = None
-        answers |= self._release(gateway, releases, sites, owners, fence)
-        for work in others:
-            if isinstance(work, Audit):
-                snapshots = {site.pod.place.name: site.now for site in sites}
-                answers[work.id] = self._audits.answer(work, snapshots, Expected(owners, own, subnets))
-            else:
-                begun = work.id in earlier.begun
-                answers[work.id] = self._confirm(gateway, work, sites, subnets, owners, fence, begun=begun)
+        # The older an answer is, the likelier an owner has come since.
+        with precedence.at_once():
+            answers |= self._release(gateway, releases, sites, owners, fence)
+            for work in others:
+                if isinstance(work, Audit):
+                    snapshots = {site.pod.place.name: site.now for site in sites}
+                    answers[work.id] = self._audits.answer(work, snapshots, Expected(owners, own, subnets))
+                else:
+                    begun = work.id in earlier.begun
+                    answers[work.id] = self._confirm(gateway, work, sites, subnets, owners, fence, begun=begun)
         return answers
 
     def _look_for(
@@ -273,8 +283,9 @@ class Round:
         if not all(_is_derivable(site, address, own, subnets) for site in sites for address in found):
             return None
         owners = self._cluster.owners_asked_ahead(gateway, ahead)
-        if ahead.is_late:
+        if ahead.is_late and self._was_late:
             self._look_first_until = time.monotonic() + LOOK_FIRST_SECONDS
+        self._was_late = ahead.is_late
         return owners
 
     def _release(
@@ -287,7 +298,7 @@ class Round:
     ) -> dict[str, Answer]:
         answers: dict[str, Answer] = {}
         going: list[tuple[Release, set[IPAddress]]] = []
-        for release in among(releases):
+        for release in releases:
             free = {ip for ip in release.addresses if owners.of(ip) is None}
             if not any(site.holds(free) for site in sites):
                 named = _named(owners, release.addresses)
@@ -313,7 +324,7 @@ class Round:
                 if self._put_back(site, returned, fence):
                     whose = {release.id: [a for a in returned if a.ip in free] for release, free in going}
                     self._tell("put back", site, whose)
-        for release, free in among(going):
+        for release, free in going:
             places = [{"pod": site.pod.place.name, "address": str(a)} for site in sites for a in site.holds(free)]
             if free & regained:
                 named = _named(again, free & regained)
@@ -462,7 +473,7 @@ class Round:
         """Tell of a change as soon as it was made: nobody may live to tell it with an outcome."""
         told: dict[str, dict[str, Any]] = {
             work_id: {"pod": site.pod.place.name, "addresses": [str(a) for a in addresses], "worker": self._worker}
-            for work_id, addresses in among(whose.items())
+            for work_id, addresses in whose.items()
             if addresses
         }
         self._work_queue.records.tell(event, told, **fields)

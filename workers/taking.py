@@ -3,7 +3,7 @@
 Whoever has a gateway takes over what is pending there, and ends those jobs with its own (`workers.ending`). So a job
 whose gateway is being worked on is left where it is: whoever took it could only hand it back. That is what keeps a
 thousand releases of one gateway from standing in the way of another gateway's one, and it keeps the queue's order in
-all else.
+all else; but a job that comes while a worker waits behind those of busy gateways is that worker's at once.
 
 A gateway counts as worked on from the moment one of its jobs is taken, for as long as it takes to ask for its lock; a
 job that was waited for is taken together with it (`workers.opening`).
@@ -44,7 +44,7 @@ BUSY_PAUSE = 0.02
 NEWS_PAUSE = 0.003
 """How soon it is seen meanwhile that another job has come, seconds."""
 NEWEST = 50
-"""How many of a queue's last jobs are looked at then."""
+"""How many of a queue's last jobs are looked at where more than one has come."""
 TAKEN_SECONDS = 1.0
 """How long a gateway counts as worked on whose worker has not asked for its lock yet, and may have died."""
 PAUSE_PER_PASSED = 1e-5
@@ -87,9 +87,12 @@ for number = 2, #KEYS do
     end
 end
 -- In the same moment, so that no job comes unseen between this look and the next.
-local none = {passed}
-for number = 2, #KEYS do none[number] = redis.call('LRANGE', KEYS[number], -1, -1) end
-return none
+local first, last = {}, {}
+for number = 2, #KEYS do
+    first[number - 1] = redis.call('LRANGE', KEYS[number], 0, 0)
+    last[number - 1] = redis.call('LRANGE', KEYS[number], -1, -1)
+end
+return {passed, first, last}
 """
 )
 
@@ -103,7 +106,7 @@ local named = type(gateway) == 'string'
 local lock, taken = named and ARGV[2] .. gateway, named and ARGV[3] .. gateway
 local busy = named and redis.call('EXISTS', lock, taken) > 0
 if how == 'queued' then
-    if busy or redis.call('LREM', KEYS[1], -1, job) == 0 then return false end
+    if busy or redis.call('EXISTS', KEYS[3]) == 1 or redis.call('LREM', KEYS[1], -1, job) == 0 then return false end
 elseif busy then
     if how == 'popped' or redis.call('LREM', KEYS[2], 1, job) == 1 then redis.call('LPUSH', KEYS[1], job) end
     return false
@@ -146,8 +149,9 @@ class Taker:
         self._args = [keys.record(""), keys.lock(""), keys.taken(""), int(1000 * TAKEN_SECONDS)]
         self._passed = 0
         """How many jobs the last look passed over."""
+        self._first: list[list[bytes]] = []
         self._last: list[list[bytes]] = []
-        """Each queue's last job at that moment, if it has one."""
+        """Each queue's first and last job at that moment, if it has one."""
 
     def take(self, pipe: Pipeline) -> tuple[ReclaimJob, Queue] | None:
         """The next job that can be worked on now; None where there is none.
@@ -169,7 +173,7 @@ class Taker:
             if taken == b"suspended":
                 raise SuspendedError
             if isinstance(taken[0], int):
-                self._passed, self._last = taken[0], taken[1:]
+                self._passed, self._first, self._last = taken
                 return None
             found = self._read(taken[0].decode(), taken[1].decode(), taken[2])
             if found is not None:
@@ -194,7 +198,11 @@ class Taker:
         until = time.monotonic() + seconds
         while (left := until - time.monotonic()) > 0:
             time.sleep(min(NEWS_PAUSE, left))
-            before, last_two = self._last, self._last_two()
+            before = self._last
+            first, last_two = self._ends()
+            if first != self._first:
+                # One came that is to be taken before all others, or those that were passed over are fewer.
+                return None
             self._last = [two[-1:] for two in last_two]
             changed = [number for number, last in enumerate(self._last) if last != before[number]]
             if not changed:
@@ -222,7 +230,7 @@ class Taker:
         offer = self._opener.offer(job_id, queue) if self._opener is not None else None
         arguments = [*self._args, job_id, how, *(offer.arguments if offer is not None else ())]
         try:
-            answer = _UNLESS_BUSY.run(self._redis, [key, f"{key}:intermediate"], arguments)
+            answer = _UNLESS_BUSY.run(self._redis, [key, f"{key}:intermediate", WORKERS_SUSPENDED], arguments)
         except (RedisConnectionError, RedisTimeoutError):
             self._unanswered = offer
             raise
@@ -246,12 +254,14 @@ class Taker:
             log.warning("job queued again, redis was lost as it was taken", work=self._unanswered.execution.job_id)
         self._unanswered = None
 
-    def _last_two(self) -> list[list[bytes]]:
+    def _ends(self) -> tuple[list[list[bytes]], list[list[bytes]]]:
+        """Each queue's first job, and its last two, as far as it has them."""
         with self._redis.pipeline(transaction=False) as pipe:
             for queue in self._queues:
+                pipe.lrange(queue.key, 0, 0)
                 pipe.lrange(queue.key, -2, -1)
             found: list[list[bytes]] = pipe.execute()
-        return found
+        return found[::2], found[1::2]
 
     def _blocking(self, seconds: float) -> tuple[str, str | None, str]:
         """The queue, the job, and whether it was moved to the intermediate queue or has yet to be put there."""

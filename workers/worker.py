@@ -14,7 +14,7 @@ import os
 import socket
 import threading
 import time
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -275,7 +275,7 @@ class ReclaimWorker(SimpleWorker):
         JOBS_STARTED.inc()
         bind_contextvars(work=job.id)
         try:
-            with JOB_SECONDS.time(), precedence.first():
+            with JOB_SECONDS.time(), precedence.first() if self._reclaimer.looks_at_once else nullcontext():
                 self.perform_job(job, queue, self.prepare_execution(job))
         finally:
             if job.opened is not None:

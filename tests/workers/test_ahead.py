@@ -149,11 +149,14 @@ def test_where_a_look_takes_too_long_nothing_is_asked_ahead_for_a_while(
     product: Product, cluster: SandboxCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("workers.ahead.AHEAD_SECONDS", 0.0)
-    put_on(cluster, "10.1.69.207/24")
+    others = ["10.1.69.207", "10.1.69.208"]
+    for address in others:
+        put_on(cluster, f"{address}/24")
     with waiting_worker(product, monkeypatch) as told:
-        for address in (ADDRESS, OTHER, "10.1.69.207"):
+        for address in (ADDRESS, OTHER, *others):
             assert done(product, address) == "reclaimed"
-        assert [set(ahead.known) for ahead in told] == [{OTHER}]
+        # The first could not be; the second may have been chance.
+        assert [set(ahead.known) for ahead in told] == [{OTHER}, {others[0]}]
 
 
 def test_what_redis_said_too_long_ago_counts_for_nothing(product: Product, monkeypatch: pytest.MonkeyPatch) -> None:

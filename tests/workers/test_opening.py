@@ -13,6 +13,7 @@ from redis.client import Pipeline
 from redis.exceptions import ConnectionError as RedisConnectionError
 from rq.job import Job, JobStatus
 from rq.serializers import JSONSerializer
+from rq.suspension import WORKERS_SUSPENDED
 
 from shared.models import Outcome, Work, parse_work
 from shared.queue import WorkQueue
@@ -40,6 +41,7 @@ class Looking:
     """A round that does nothing, and tells how Redis was while it was at work."""
 
     asks_ahead = True
+    looks_at_once = True
 
     def __init__(self, work_queue: WorkQueue) -> None:
         self._work_queue = work_queue
@@ -87,7 +89,7 @@ def worker(work_queue: WorkQueue, settings: Settings, looking: Looking) -> Recla
 def waiting(worker: ReclaimWorker, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str | None]]:
     """A worker that waits for its next job; of each that it takes then, the gateway that it was opened with."""
     opened: list[str | None] = []
-    execute, wait, look, waits = worker.execute_job, worker._taker._blocking, worker._taker._last_two, threading.Event()
+    execute, wait, look, waits = worker.execute_job, worker._taker._blocking, worker._taker._ends, threading.Event()
 
     def note(job: ReclaimJob, queue: Any) -> None:
         opened.append(job.opened.gateway if job.opened is not None else None)
@@ -97,13 +99,13 @@ def waiting(worker: ReclaimWorker, monkeypatch: pytest.MonkeyPatch) -> Iterator[
         waits.set()
         return wait(seconds)
 
-    def last_two() -> list[list[bytes]]:
+    def ends() -> Any:
         waits.set()
         return look()
 
     monkeypatch.setattr(worker, "execute_job", note)
     monkeypatch.setattr(worker._taker, "_blocking", blocking)
-    monkeypatch.setattr(worker._taker, "_last_two", last_two)
+    monkeypatch.setattr(worker._taker, "_ends", ends)
     thread = threading.Thread(target=worker.work)
     thread.start()
     try:
@@ -353,7 +355,7 @@ def test_a_job_that_cannot_be_read_and_lost_its_worker_fails_with_a_reason(
     work_queue.redis.lmove(queue.key, queue.intermediate_queue_key, "LEFT", "RIGHT")
     work_queue.redis.hset(f"rq:job:{WORK.id}", "created_at", "yesterday")
     arguments = [*worker._taker._args, WORK.id, "moved", *offer.arguments]
-    taking._UNLESS_BUSY.run(work_queue.redis, [queue.key, queue.intermediate_queue_key], arguments)
+    taking._UNLESS_BUSY.run(work_queue.redis, [queue.key, queue.intermediate_queue_key, WORKERS_SUSPENDED], arguments)
     assert queue.started_job_registry.get_job_ids(cleanup=False) == [WORK.id]
     work_queue.redis.delete(work_queue.keys.lock("gw1"))
     assert worker._recovery.take_abandoned() == []

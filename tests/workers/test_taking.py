@@ -201,11 +201,11 @@ def test_one_that_comes_behind_them_is_one_workers_only(
     lock(work_queue, "gw1")
     assert take(work_queue, taker) is None
     publish(work_queue, "other-1", "gw2")
-    look = taker._last_two
+    look = taker._ends
     another = Taker(work_queue.redis, work_queue.keys, queues, ReclaimJob)
     taken_by_another: list[str | None] = []
 
-    def late() -> list[list[bytes]]:
+    def late() -> tuple[list[list[bytes]], list[list[bytes]]]:
         seen = look()
         if not taken_by_another:
             taken_by_another.append(take(work_queue, another))
@@ -213,10 +213,62 @@ def test_one_that_comes_behind_them_is_one_workers_only(
             work_queue.redis.delete(work_queue.keys.taken("gw2"))
         return seen
 
-    monkeypatch.setattr(taker, "_last_two", late)
+    monkeypatch.setattr(taker, "_ends", late)
     assert taker.wait(0.3) is None
     assert taken_by_another == ["other-1"]
     assert queues[1].intermediate_queue.get_job_ids() == ["other-1"]
+
+
+def test_one_that_comes_behind_them_on_one_queue_is_seen_beside_one_on_another(
+    work_queue: WorkQueue, queues: list[UnbreakableQueue], taker: Taker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.taking.BUSY_PAUSE", 60.0)
+    for work_id in ("busy-1", "busy-2"):
+        publish(work_queue, work_id)
+    work_queue.redis.lmove(queues[1].key, queues[0].key, "LEFT", "LEFT")
+    lock(work_queue, "gw1")
+    assert take(work_queue, taker) is None
+    publish(work_queue, "busy-3")
+    work_queue.redis.lmove(queues[1].key, queues[0].key, "RIGHT", "RIGHT")
+    publish(work_queue, "other-1", "gw2")
+    taken = taker.wait(5)
+    assert taken is not None
+    assert taken[0].id == "other-1"
+
+
+@pytest.mark.parametrize("comes", [True, False])
+def test_waiting_behind_them_ends_where_one_comes_first_or_they_are_fewer(
+    work_queue: WorkQueue, queues: list[UnbreakableQueue], taker: Taker, monkeypatch: pytest.MonkeyPatch, comes: bool
+) -> None:
+    monkeypatch.setattr("workers.taking.BUSY_PAUSE", 60.0)
+    for work_id in ("busy-1", "busy-2"):
+        publish(work_queue, work_id)
+    lock(work_queue, "gw1")
+    assert take(work_queue, taker) is None
+    if comes:
+        publish(work_queue, "first", "gw2")
+        work_queue.redis.lmove(queues[1].key, queues[1].key, "RIGHT", "LEFT")
+    else:
+        queues[1].remove("busy-1")
+    publish(work_queue, "last", "gw3")
+    began = time.monotonic()
+    assert taker.wait(30) is None
+    assert time.monotonic() - began < 10
+    assert take(work_queue, taker) == ("first" if comes else "last")
+
+
+def test_none_that_comes_behind_them_is_taken_while_workers_are_suspended(
+    work_queue: WorkQueue, queues: list[UnbreakableQueue], taker: Taker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.taking.BUSY_PAUSE", 60.0)
+    publish(work_queue, "busy-1")
+    lock(work_queue, "gw1")
+    assert take(work_queue, taker) is None
+    suspend(work_queue.redis)
+    publish(work_queue, "other-1", "gw2")
+    assert taker.wait(0.3) is None
+    assert queues[1].get_job_ids() == ["busy-1", "other-1"]
+    assert queues[1].intermediate_queue.get_job_ids() == []
 
 
 @pytest.mark.parametrize("waited_for", [False, True])
