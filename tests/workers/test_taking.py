@@ -37,6 +37,16 @@ def taker(work_queue: WorkQueue, queues: list[UnbreakableQueue]) -> Taker:
     return Taker(work_queue.redis, work_queue.keys, queues, ReclaimJob)
 
 
+@pytest.fixture
+def behind(work_queue: WorkQueue, taker: Taker, monkeypatch: pytest.MonkeyPatch) -> Taker:
+    """One that will wait for a job behind that of a gateway which another worker has, for as long as it is told."""
+    monkeypatch.setattr("workers.taking.BUSY_PAUSE", 60.0)
+    publish(work_queue, "busy-1")
+    lock(work_queue, "gw1")
+    assert take(work_queue, taker) is None
+    return taker
+
+
 def take(work_queue: WorkQueue, taker: Taker) -> str | None:
     with work_queue.redis.pipeline(transaction=False) as pipe:
         taken = taker.take(pipe)
@@ -161,32 +171,24 @@ def test_a_job_that_comes_behind_those_of_busy_gateways_is_taken_at_once(
 
 
 def test_of_two_that_come_behind_those_of_busy_gateways_the_older_is_taken(
-    work_queue: WorkQueue, queues: list[UnbreakableQueue], taker: Taker, monkeypatch: pytest.MonkeyPatch
+    work_queue: WorkQueue, queues: list[UnbreakableQueue], behind: Taker
 ) -> None:
-    monkeypatch.setattr("workers.taking.BUSY_PAUSE", 60.0)
-    publish(work_queue, "busy-1")
-    lock(work_queue, "gw1")
-    assert take(work_queue, taker) is None
     for number in (2, 3):
         publish(work_queue, f"other-{number}", f"gw{number}")
-    taken = taker.wait(5)
+    taken = behind.wait(5)
     assert taken is not None
     assert taken[0].id == "other-2"
-    assert take(work_queue, taker) == "other-3"
+    assert take(work_queue, behind) == "other-3"
     assert queues[1].get_job_ids() == ["busy-1"]
 
 
 def test_one_that_comes_behind_them_and_is_of_a_busy_gateway_itself_keeps_its_place(
-    work_queue: WorkQueue, queues: list[UnbreakableQueue], taker: Taker, monkeypatch: pytest.MonkeyPatch
+    work_queue: WorkQueue, queues: list[UnbreakableQueue], behind: Taker
 ) -> None:
-    monkeypatch.setattr("workers.taking.BUSY_PAUSE", 60.0)
-    publish(work_queue, "busy-1")
-    lock(work_queue, "gw1")
-    assert take(work_queue, taker) is None
     publish(work_queue, "busy-2")
-    assert taker.wait(0.2) is None
+    assert behind.wait(0.2) is None
     threading.Timer(0.2, publish, (work_queue, "other-1", "gw2")).start()
-    taken = taker.wait(5)
+    taken = behind.wait(5)
     assert taken is not None
     assert taken[0].id == "other-1"
     assert queues[1].get_job_ids() == ["busy-1", "busy-2"]
@@ -194,14 +196,10 @@ def test_one_that_comes_behind_them_and_is_of_a_busy_gateway_itself_keeps_its_pl
 
 
 def test_one_that_comes_behind_them_is_one_workers_only(
-    work_queue: WorkQueue, queues: list[UnbreakableQueue], taker: Taker, monkeypatch: pytest.MonkeyPatch
+    work_queue: WorkQueue, queues: list[UnbreakableQueue], behind: Taker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("workers.taking.BUSY_PAUSE", 60.0)
-    publish(work_queue, "busy-1")
-    lock(work_queue, "gw1")
-    assert take(work_queue, taker) is None
     publish(work_queue, "other-1", "gw2")
-    look = taker._ends
+    look = behind._ends
     another = Taker(work_queue.redis, work_queue.keys, queues, ReclaimJob)
     taken_by_another: list[str | None] = []
 
@@ -213,8 +211,8 @@ def test_one_that_comes_behind_them_is_one_workers_only(
             work_queue.redis.delete(work_queue.keys.taken("gw2"))
         return seen
 
-    monkeypatch.setattr(taker, "_ends", late)
-    assert taker.wait(0.3) is None
+    monkeypatch.setattr(behind, "_ends", late)
+    assert behind.wait(0.3) is None
     assert taken_by_another == ["other-1"]
     assert queues[1].intermediate_queue.get_job_ids() == ["other-1"]
 
@@ -258,15 +256,11 @@ def test_waiting_behind_them_ends_where_one_comes_first_or_they_are_fewer(
 
 
 def test_none_that_comes_behind_them_is_taken_while_workers_are_suspended(
-    work_queue: WorkQueue, queues: list[UnbreakableQueue], taker: Taker, monkeypatch: pytest.MonkeyPatch
+    work_queue: WorkQueue, queues: list[UnbreakableQueue], behind: Taker
 ) -> None:
-    monkeypatch.setattr("workers.taking.BUSY_PAUSE", 60.0)
-    publish(work_queue, "busy-1")
-    lock(work_queue, "gw1")
-    assert take(work_queue, taker) is None
     suspend(work_queue.redis)
     publish(work_queue, "other-1", "gw2")
-    assert taker.wait(0.3) is None
+    assert behind.wait(0.3) is None
     assert queues[1].get_job_ids() == ["busy-1", "other-1"]
     assert queues[1].intermediate_queue.get_job_ids() == []
 
