@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from redis.client import Pipeline
@@ -94,7 +95,8 @@ class Reclaimer:
                 f"this job is about the cluster with the UID {work.cluster}, this worker is in {self.cluster_uid}. "
                 "Nothing was done. Give each cluster a Redis database, or a key prefix and queue, of its own."
             )
-        with bound_contextvars(**named(work)):
+        # Where an exec is waited for, the interpreter is not what is short.
+        with bound_contextvars(**named(work)), precedence.first() if self._round.looks_at_once else nullcontext():
             lock: GatewayLock | None
             # The gateway that was locked is that of the job's record, and another where somebody forged one of them.
             if opened is not None and opened.gateway == work.gateway:
@@ -137,11 +139,6 @@ class Reclaimer:
         _, held, ended, *left, pending = answers
         earlier = EarlierTries.answered(releases, left[: 2 * len(releases)])
         return asked.answered(held), ended, Pending.answered(pending), earlier
-
-    @property
-    def looks_at_once(self) -> bool:
-        """Whether a look takes no time, so that most of a job's is the interpreter's."""
-        return self._round.looks_at_once
 
     @property
     def asks_ahead(self) -> bool:

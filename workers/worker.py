@@ -14,7 +14,7 @@ import os
 import socket
 import threading
 import time
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -47,7 +47,7 @@ from shared.metrics import (
 from shared.models import Work
 from shared.queue import WorkQueue, describe
 from shared.settings import Settings
-from workers import bookkeeping, precedence
+from workers import bookkeeping
 from workers.deadline import Deadline
 from workers.failures import ElsewhereError, GatewayBusyError, NotNowError, Verdict, backoff, classify
 from workers.jobs import ReclaimJob
@@ -275,7 +275,7 @@ class ReclaimWorker(SimpleWorker):
         JOBS_STARTED.inc()
         bind_contextvars(work=job.id)
         try:
-            with JOB_SECONDS.time(), precedence.first() if self._reclaimer.looks_at_once else nullcontext():
+            with JOB_SECONDS.time():
                 self.perform_job(job, queue, self.prepare_execution(job))
         finally:
             if job.opened is not None:

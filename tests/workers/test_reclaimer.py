@@ -29,6 +29,8 @@ WORK = parse_work(release())
 class Counted:
     """A round that finds nothing to do, and says how often it was asked."""
 
+    looks_at_once = True
+
     def __init__(self) -> None:
         self.rounds = 0
 
@@ -92,6 +94,8 @@ def test_where_a_job_has_been_does_not_count_for_work_that_came_meanwhile(
 
     class Travelled:
         """The last of several nodes."""
+
+        looks_at_once = True
 
         def work_off(
             self, _gateway: str, works: list[Work], fence: Callable[[], None], pods: Any, *_rest: Any
