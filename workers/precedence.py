@@ -1,4 +1,4 @@
-"""Who has one release to see to goes first, who has hundreds gives way.
+"""Who has few releases to see to goes first, who has many gives way.
 
 The threads of a worker share one interpreter: of two that compute, each has half of it. A release over netlink takes
 7 ms, most of which it computes; a round of two hundred computes as long in each of its steps. So a long round stops
@@ -32,7 +32,7 @@ _mine = threading.local()
 
 @contextmanager
 def first() -> Iterator[None]:
-    """Go first, with a job that was just taken, until it is done or turns out to be long."""
+    """Go first, with work that is begun, until it is done or turns out to be long."""
     _mine.stops_left = 0.0
     _claims[threading.get_ident()] = time.monotonic() + LONGEST_CLAIM
     try:
