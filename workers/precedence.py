@@ -26,8 +26,16 @@ T = TypeVar("T")
 
 _claims: dict[int, float] = {}
 """By thread, until when its work counts as short, on the monotonic clock."""
-_mine = threading.local()
-"""`stops_left`: how much longer this thread's round gives way, seconds."""
+
+
+class _Mine(threading.local):
+    """What each thread has of its own."""
+
+    stops_left = 0.0
+    """How much longer its round gives way, seconds."""
+
+
+_mine = _Mine()
 
 
 @contextmanager
@@ -52,7 +60,7 @@ def last(pieces: int) -> None:
 @contextmanager
 def at_once() -> Iterator[None]:
     """Do not give way, for what is not to be held up."""
-    left, _mine.stops_left = getattr(_mine, "stops_left", 0.0), 0.0
+    left, _mine.stops_left = _mine.stops_left, 0.0
     try:
         yield
     finally:
@@ -61,7 +69,8 @@ def at_once() -> Iterator[None]:
 
 def give_way() -> None:
     """Stop while another thread goes first, in a round that gives way."""
-    if not _claims or (left := getattr(_mine, "stops_left", 0.0)) <= 0:
+    left = _mine.stops_left
+    if not _claims or left <= 0:
         return
     began = now = time.monotonic()
     while now < min(_claimed_until(), began + left):

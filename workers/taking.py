@@ -198,25 +198,28 @@ class Taker:
         until = time.monotonic() + seconds
         while (left := until - time.monotonic()) > 0:
             time.sleep(min(NEWS_PAUSE, left))
-            before = self._last
             first, last_two = self._ends()
             if first != self._first:
                 # One came that is to be taken before all others, or those that were passed over are fewer.
                 return None
-            self._last = [two[-1:] for two in last_two]
-            changed = [number for number, last in enumerate(self._last) if last != before[number]]
-            if not changed:
+            before, self._last = self._last, [two[-1:] for two in last_two]
+            if self._last == before:
                 continue
-            number = changed[0]
-            if len(changed) == 1 and self._last[number] and last_two[number][:-1] == before[number]:
-                # One has come, and it is known which.
-                found = self._unless_busy(self._queues[number].key, self._last[number][0].decode(), "queued")
+            newcomer = self._only_newcomer(before, last_two)
+            if newcomer is not None:
+                found = self._unless_busy(*newcomer, "queued")
             else:
                 with self._redis.pipeline(transaction=False) as pipe:
                     found = self._take(pipe, -NEWEST)
             if found is not None or not self._passed:
                 return found
         return None
+
+    def _only_newcomer(self, before: list[list[bytes]], last_two: list[list[bytes]]) -> tuple[str, str] | None:
+        """Queue and id of the one job that came, where it is one; `before` is each queue's last at the look before."""
+        changed = [each for each in zip(self._queues, before, last_two, strict=True) if each[1] != each[2][-1:]]
+        queue, last, two = changed[0]
+        return (queue.key, two[-1].decode()) if len(changed) == 1 and two and two[:-1] == last else None
 
     def _unless_busy(self, key: str, job_id: str, how: str) -> tuple[ReclaimJob, Queue] | None:
         """That job, opened where that can be; None where its gateway is busy, or another worker has taken it.

@@ -218,31 +218,25 @@ def test_one_that_comes_behind_them_is_one_workers_only(
 
 
 def test_one_that_comes_behind_them_on_one_queue_is_seen_beside_one_on_another(
-    work_queue: WorkQueue, queues: list[UnbreakableQueue], taker: Taker, monkeypatch: pytest.MonkeyPatch
+    work_queue: WorkQueue, queues: list[UnbreakableQueue], behind: Taker
 ) -> None:
-    monkeypatch.setattr("workers.taking.BUSY_PAUSE", 60.0)
-    for work_id in ("busy-1", "busy-2"):
-        publish(work_queue, work_id)
     work_queue.redis.lmove(queues[1].key, queues[0].key, "LEFT", "LEFT")
-    lock(work_queue, "gw1")
-    assert take(work_queue, taker) is None
+    publish(work_queue, "busy-2")
+    assert take(work_queue, behind) is None
     publish(work_queue, "busy-3")
     work_queue.redis.lmove(queues[1].key, queues[0].key, "RIGHT", "RIGHT")
     publish(work_queue, "other-1", "gw2")
-    taken = taker.wait(5)
+    taken = behind.wait(5)
     assert taken is not None
     assert taken[0].id == "other-1"
 
 
 @pytest.mark.parametrize("comes", [True, False])
 def test_waiting_behind_them_ends_where_one_comes_first_or_they_are_fewer(
-    work_queue: WorkQueue, queues: list[UnbreakableQueue], taker: Taker, monkeypatch: pytest.MonkeyPatch, comes: bool
+    work_queue: WorkQueue, queues: list[UnbreakableQueue], behind: Taker, comes: bool
 ) -> None:
-    monkeypatch.setattr("workers.taking.BUSY_PAUSE", 60.0)
-    for work_id in ("busy-1", "busy-2"):
-        publish(work_queue, work_id)
-    lock(work_queue, "gw1")
-    assert take(work_queue, taker) is None
+    publish(work_queue, "busy-2")
+    assert take(work_queue, behind) is None
     if comes:
         publish(work_queue, "first", "gw2")
         work_queue.redis.lmove(queues[1].key, queues[1].key, "RIGHT", "LEFT")
@@ -250,9 +244,9 @@ def test_waiting_behind_them_ends_where_one_comes_first_or_they_are_fewer(
         queues[1].remove("busy-1")
     publish(work_queue, "last", "gw3")
     began = time.monotonic()
-    assert taker.wait(30) is None
+    assert behind.wait(30) is None
     assert time.monotonic() - began < 10
-    assert take(work_queue, taker) == ("first" if comes else "last")
+    assert take(work_queue, behind) == ("first" if comes else "last")
 
 
 def test_none_that_comes_behind_them_is_taken_while_workers_are_suspended(
