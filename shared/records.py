@@ -49,7 +49,11 @@ local function append(trace, line, seconds)
     redis.call('EXPIRE', trace, seconds)
 end
 """
-"""Lua: add a line to a trace; see `Records.to_append`."""
+"""Lua: add a line to a trace; see `Records.to_append`.
+
+What tells of work that is under way asks for it by `pcall`: where something that is not ours is stored, the work goes
+on untold.
+"""
 
 _OPEN = Script(
     TRY
@@ -70,10 +74,10 @@ _CLOSE = Script(
     + APPEND
     + """
 redis.call('HSET', KEYS[1], 'outcome', ARGV[4], 'done_at', ARGV[3])
-append(KEYS[2], ARGV[5], ARGV[6])
-redis.call('HINCRBY', KEYS[3], ARGV[4], 1)
+pcall(append, KEYS[2], ARGV[5], ARGV[6])
+redis.pcall('HINCRBY', KEYS[3], ARGV[4], 1)
 for _, number in ipairs({1, 3}) do redis.call('EXPIRE', KEYS[number], ARGV[6]) end
-for number = 4, #KEYS do find(KEYS[number], ARGV[1], ARGV[2], ARGV[3]) end
+for number = 4, #KEYS do pcall(find, KEYS[number], ARGV[1], ARGV[2], ARGV[3]) end
 """
 )
 """A round records hundreds of outcomes at once: a single command for each of them is what takes least time."""
@@ -82,13 +86,15 @@ _TELL = Script(
     APPEND
     + """
 for number = 3, #ARGV, 2 do redis.call('HSET', KEYS[1], ARGV[number], ARGV[number + 1]) end
-append(KEYS[2], ARGV[1], ARGV[2])
+pcall(append, KEYS[2], ARGV[1], ARGV[2])
 """
 )
 
-_TRACE = Script(APPEND + "append(KEYS[1], ARGV[1], ARGV[2])")
+_TRACE = Script(APPEND + "pcall(append, KEYS[1], ARGV[1], ARGV[2])")
 
-_TRACE_IF = Script(APPEND + "if redis.call('GET', KEYS[1]) == ARGV[1] then append(KEYS[2], ARGV[2], ARGV[3]) end")
+_TRACE_IF = Script(
+    APPEND + "if redis.call('GET', KEYS[1]) == ARGV[1] then pcall(append, KEYS[2], ARGV[2], ARGV[3]) end"
+)
 
 
 class Records:

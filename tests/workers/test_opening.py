@@ -259,11 +259,7 @@ def test_what_cannot_be_read_beside_a_job_is_its_own_trouble(
     work_queue: WorkQueue, worker: ReclaimWorker, monkeypatch: pytest.MonkeyPatch, key: str
 ) -> None:
     keys = work_queue.keys
-    spoilt = {
-        "pending": keys.pending("gw1"),
-        "generation": keys.pending_generation("gw1"),
-        "trace": keys.trace(WORK.id),
-    }
+    spoilt = {"pending": keys.pending("gw1"), "generation": keys.pending_generation("gw1")}
     with waiting(worker, monkeypatch) as opened:
         with publishing(work_queue) as pipe:
             pipe.delete(spoilt[key])
@@ -272,6 +268,27 @@ def test_what_cannot_be_read_beside_a_job_is_its_own_trouble(
         eventually(lambda: not worker.executions, "its end")
         assert not worker._broken.is_set()
     assert work_queue.redis.type(spoilt[key]) == b"set"
+
+
+@pytest.mark.parametrize("waited_for", [True, False])
+@pytest.mark.parametrize("key", ["trace", "tally", "index"])
+def test_a_job_whose_life_cannot_be_told_is_done_all_the_same(
+    work_queue: WorkQueue, worker: ReclaimWorker, monkeypatch: pytest.MonkeyPatch, key: str, waited_for: bool
+) -> None:
+    keys, records = work_queue.keys, work_queue.records
+    spoilt = {"trace": keys.trace(WORK.id), "tally": records.tally.key, "index": keys.index(str(WORK.eip))}[key]
+    if not waited_for:
+        monkeypatch.setattr(worker._taker, "_opener", None)
+    with waiting(worker, monkeypatch) as opened:
+        with publishing(work_queue) as pipe:
+            pipe.delete(spoilt)
+            pipe.set(spoilt, "not ours")
+        eventually(lambda: status(work_queue, WORK.id) == JobStatus.FINISHED, "the job to end")
+        assert opened == ["gw1" if waited_for else None]
+        assert not worker._broken.is_set()
+    assert records.outcome(WORK.id) is not None
+    assert work_queue.redis.get(spoilt) == b"not ours"
+    assert nothing_is_left(work_queue, "gw1")
 
 
 @pytest.mark.parametrize("waited_for", [True, False])
