@@ -44,15 +44,15 @@ index with its last entry."""
 
 APPEND = f"""
 local function append(trace, line, seconds)
-    redis.call('RPUSH', trace, line)
+    local added = redis.pcall('RPUSH', trace, line)
+    if type(added) == 'table' then return added end
     redis.call('LTRIM', trace, {-TRACE_LIMIT}, -1)
     redis.call('EXPIRE', trace, seconds)
 end
 """
 """Lua: add a line to a trace; see `Records.to_append`.
 
-What tells of work that is under way asks for it by `pcall`: where something that is not ours is stored, the work goes
-on untold.
+Where something that is not ours is stored it returns that failure, and nobody's work ends for it: it goes on untold.
 """
 
 _OPEN = Script(
@@ -64,8 +64,8 @@ try(redis.call, 'HSET', KEYS[1], 'payload', ARGV[4], 'gateway', ARGV[5])
 try(redis.call, 'HSETNX', KEYS[1], 'published_at', ARGV[3])
 try(redis.call, 'EXPIRE', KEYS[1], ARGV[7])
 for number = 3, #KEYS do try(find, KEYS[number], ARGV[1], ARGV[2], ARGV[3]) end
-try(append, KEYS[2], ARGV[6], ARGV[7])
-return failure
+local untold = append(KEYS[2], ARGV[6], ARGV[7])
+return failure or untold
 """
 )
 
@@ -74,7 +74,7 @@ _CLOSE = Script(
     + APPEND
     + """
 redis.call('HSET', KEYS[1], 'outcome', ARGV[4], 'done_at', ARGV[3])
-pcall(append, KEYS[2], ARGV[5], ARGV[6])
+append(KEYS[2], ARGV[5], ARGV[6])
 redis.pcall('HINCRBY', KEYS[3], ARGV[4], 1)
 for _, number in ipairs({1, 3}) do redis.call('EXPIRE', KEYS[number], ARGV[6]) end
 for number = 4, #KEYS do pcall(find, KEYS[number], ARGV[1], ARGV[2], ARGV[3]) end
@@ -86,15 +86,13 @@ _TELL = Script(
     APPEND
     + """
 for number = 3, #ARGV, 2 do redis.call('HSET', KEYS[1], ARGV[number], ARGV[number + 1]) end
-pcall(append, KEYS[2], ARGV[1], ARGV[2])
+append(KEYS[2], ARGV[1], ARGV[2])
 """
 )
 
-_TRACE = Script(APPEND + "pcall(append, KEYS[1], ARGV[1], ARGV[2])")
+_TRACE = Script(APPEND + "append(KEYS[1], ARGV[1], ARGV[2])")
 
-_TRACE_IF = Script(
-    APPEND + "if redis.call('GET', KEYS[1]) == ARGV[1] then pcall(append, KEYS[2], ARGV[2], ARGV[3]) end"
-)
+_TRACE_IF = Script(APPEND + "if redis.call('GET', KEYS[1]) == ARGV[1] then append(KEYS[2], ARGV[2], ARGV[3]) end")
 
 
 class Records:

@@ -42,7 +42,7 @@ local function open(job, gateway, lock, token, lifetime, record, trace, line, se
     local found = pending(generation .. gateway, works .. gateway)
     -- A script is not rolled back: what is not ours is met before anything is locked.
     if fields.err or found.err then return nil end
-    pcall(append, trace .. job, line, seconds)
+    append(trace .. job, line, seconds)
     redis.call('SET', lock, token, 'PX', lifetime)
     more = tonumber(more)
     start(job, unpack({...}, more + 1))

@@ -281,7 +281,6 @@ def test_a_job_whose_life_cannot_be_told_is_done_all_the_same(
         monkeypatch.setattr(worker._taker, "_opener", None)
     with waiting(worker, monkeypatch) as opened:
         with publishing(work_queue) as pipe:
-            pipe.delete(spoilt)
             pipe.set(spoilt, "not ours")
         eventually(lambda: status(work_queue, WORK.id) == JobStatus.FINISHED, "the job to end")
         assert opened == ["gw1" if waited_for else None]
